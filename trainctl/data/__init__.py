@@ -1,0 +1,1 @@
+"""Data modules: raw files in, `(x, y)` batches and a `DataSpec` out."""
