@@ -54,6 +54,8 @@ class InMemoryLoader:
         self.num_batches = count_batches(self.num_rows, batch_size, drop_last, limit_batches)
         if shuffle and self.num_batches == 0:
             raise DataError(no_batches_message(self.num_rows, batch_size, world_size))
+        # a rank without rows still takes part in what ranks do together, with one empty batch
+        self.num_batches = max(1, self.num_batches)
         batch_bytes = max(1, batch_size * x[:1].numel() * x.element_size())
         self._piece = max(1, PIECE_BYTES // batch_bytes // chunk) * chunk  # mini-batches gathered at a time
 
@@ -92,6 +94,8 @@ class InMemoryLoader:
         start, self._start = self._start, 0
         self.position = start
         order = self.order()
+        # len() is the same in a resumed epoch: what was done before comes as empty chunks
+        yield from ([] for _ in range(start // self.chunk if self.chunked else 0))
         while start < self.num_batches:
             stop = min((start // self._piece + 1) * self._piece, self.num_batches)
             batches = self._gather(order, start, stop)

@@ -1,0 +1,45 @@
+"""Regression: one number, learned on the standardised scale and reported in the user's unit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainctl.data.spec import DataSpec
+from trainctl.errors import UsageError
+from trainctl.metrics import quick_regression
+from trainctl.tasks.base import Task
+from trainctl.tasks.training import Training
+
+LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+
+
+class Regression(Task):
+    """Mean squared, absolute or Huber loss of the standardised target; output [B, 1], y [B]."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        spec: DataSpec,
+        training: Training | None = None,
+        loss: Literal["mse", "mae", "huber"] = "mse",
+        l1: float = 0.0,
+    ) -> None:
+        super().__init__(net, spec, training, l1)
+        if loss not in LOSSES:
+            raise UsageError(f"`task.loss` must be one of {', '.join(LOSSES)} for a number, got {loss!r}")
+        self._loss = LOSSES[loss]
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """Mean loss on the standardised scale, so learning rates do not depend on the user's unit."""
+        return self._loss(output.squeeze(-1), (y - self.spec.target_mean) / self.spec.target_std)
+
+    def predict_outputs(self, output: Tensor) -> Tensor:
+        """Values [N] in the user's unit."""
+        return output.squeeze(-1) * self.spec.target_std + self.spec.target_mean
+
+    def measure(self, predicted: Tensor, y: Tensor, stage: str) -> dict[str, float | None]:
+        """RMSE, MAE and R2 each epoch; the whole set is made by `metrics.evaluate_outputs`."""
+        return quick_regression(predicted, y)

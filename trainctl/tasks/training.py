@@ -1,0 +1,37 @@
+"""How a task is optimised, and where its training stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Batch = tuple[Tensor, Tensor]
+Augment = Callable[[Tensor, Tensor], Batch]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a task is optimised; what it optimises is the task's own."""
+
+    optimizer: Callable[[nn.Module], Optimizer]
+    scheduler: Callable[..., Any] | None = None
+    gradient_clip_val: float | None = None
+    accumulate_grad_batches: int = 1
+    ema: float | None = None
+    seed: int = 0
+
+
+@dataclass
+class Progress:
+    """Where training stands; saved in every checkpoint, so a resumed epoch ends with the figures of a whole one."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    rows: int = 0
+    loss_sum: float | Tensor = 0.0
+    stopped: bool = False
