@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from trainctl.data.spec import DataSpec
-from trainctl.metrics import evaluate_outputs, measure, slices
+from trainctl.metrics import evaluate_outputs, measure, quick_classification, quick_regression, slices
 
 YES_NO = DataSpec(kind="table", target="class", classes=("no", "yes"), numeric=("x",))
 PRICE = DataSpec(kind="table", target="number", target_name="price", numeric=("x",))
@@ -54,3 +54,13 @@ def test_a_gap_needs_two_groups_that_have_the_metric() -> None:
     found = slices.by_group(outputs, y, ["a", "a", "b"], lambda o, t: measure(o, t, PRICE, only=["r2"]), max_groups=1)
     assert (found["gaps"], found["other_rows"]) == ({"r2": None}, 1)
     assert slices.by_group(outputs[:0], y[:0], [], lambda o, t: {})["gaps"] == {}
+
+
+def test_quick_metrics_are_those_of_the_full_report() -> None:
+    probs, y = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]]), torch.tensor([0, 1, 1])
+    assert quick_classification(probs, y) == {"accuracy": 2 / 3, "auroc": 1.0}
+    assert quick_regression(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])) == {
+        "rmse": 0.5**0.5,
+        "mae": 0.5,
+        "r2": 0.5,
+    }

@@ -49,16 +49,31 @@ def measure(
     return regression(outputs, y, full, only)
 
 
+def quick_classification(probs: Tensor, y: Tensor) -> dict[str, float | None]:
+    """The cheap metrics of probs [N, C] that are measured after every epoch."""
+    from trainctl.metrics.classification import classification
+
+    return classification(probs, y, full=False)
+
+
+def quick_regression(pred: Tensor, y: Tensor) -> dict[str, float | None]:
+    """The cheap metrics of pred [N] that are measured after every epoch."""
+    from trainctl.metrics.regression import regression
+
+    return regression(pred, y, full=False)
+
+
 def evaluate_outputs(
     outputs: Tensor, y: Tensor, spec: DataSpec, bootstrap: int = 0, seed: int = 0, threshold: float | None = None
 ) -> Report:
-    """All metrics of class probabilities [N, C] or values [N] against y [N], both on the CPU.
+    """All metrics of class probabilities [N, C] or values [N] against y [N].
 
     `bootstrap`: how many resamples for the intervals, 0 for none. DivergedError when an output is not finite.
     """
     from trainctl.metrics import calibration, classification, names, regression
     from trainctl.metrics.bootstrap import intervals, num_resamples
 
+    outputs, y = outputs.cpu(), y.cpu()
     metrics = measure(outputs, y, spec, threshold=threshold)
     extra: dict[str, Any] = {}
     if bootstrap and len(y):

@@ -32,7 +32,7 @@ def classification(
     wanted = only if only is not None else names.CLASS if full else names.QUICK_CLASS
     if not len(y):
         return dict.fromkeys(wanted)
-    scores = ClassScores(probs, y, wanted, threshold)
+    scores = ClassScores(probs.cpu(), y.cpu(), wanted, threshold)  # sorting 8000 rows is no work for a GPU
     values = scores(torch.ones(1, len(y), dtype=torch.float64))
     return {name: None if (value := values[name].item()) != value else value for name in wanted}
 

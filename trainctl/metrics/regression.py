@@ -25,7 +25,7 @@ def regression(
     wanted = only if only is not None else names.NUMBER if full else names.QUICK_NUMBER
     if not len(y):
         return dict.fromkeys(wanted)
-    values = NumberScores(pred, y, wanted)(torch.ones(1, len(y), dtype=torch.float64))
+    values = NumberScores(pred.cpu(), y.cpu(), wanted)(torch.ones(1, len(y), dtype=torch.float64))
     return {name: None if (value := values[name].item()) != value else value for name in wanted}
 
 
