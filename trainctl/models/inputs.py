@@ -103,3 +103,70 @@ def image_shape(spec: DataSpec) -> tuple[int, int, int]:
     """(channels, height, width) of an image spec."""
     assert spec.image_shape is not None
     return spec.image_shape
+
+
+class Tokens(nn.Module):
+    """x -> [B, num_tokens, dim]: a learned vector per position is added to what `_content` finds there."""
+
+    def __init__(self, num_tokens: int, dim: int) -> None:
+        super().__init__()
+        self.position = nn.Embedding(num_tokens, dim)
+        nn.init.normal_(self.position.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._content(x) + self.position.weight
+
+    def _content(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class ColumnTokens(Tokens):
+    """A table's x [B, columns] -> [B, columns, dim]: a number scales its column's vector, a code picks one."""
+
+    def __init__(self, spec: DataSpec, dim: int) -> None:
+        super().__init__(spec.num_features, dim)
+        self.num_numeric = len(spec.numeric)
+        self.scale = nn.Embedding(self.num_numeric, dim) if spec.numeric else None
+        self.embed = ColumnEmbedding([c.size for c in spec.categories], dim) if spec.categories else None
+
+    def _content(self, x: Tensor) -> Tensor:
+        parts = []
+        if self.scale is not None:
+            parts.append(x[:, : self.num_numeric, None] * self.scale.weight)
+        if self.embed is not None:
+            parts.append(self.embed(x[:, self.num_numeric :]))
+        return torch.cat(parts, 1)
+
+
+class PatchTokens(Tokens):
+    """An image [B, channels, height, width] -> [B, patches, dim]; pixels beyond the last whole patch are left out."""
+
+    def __init__(self, spec: DataSpec, dim: int, patch: int) -> None:
+        channels, height, width = image_shape(spec)
+        if not 1 <= patch <= min(height, width):
+            raise UsageError(
+                f"model.patch={patch} must be between 1 and {min(height, width)}, the image's smaller side"
+            )
+        super().__init__((height // patch) * (width // patch), dim)
+        self.cut = nn.Conv2d(channels, dim, patch, stride=patch)
+
+    def _content(self, x: Tensor) -> Tensor:
+        return self.cut(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+class SequenceTokens(Tokens):
+    """Token ids [B, length] -> [B, length, dim]."""
+
+    def __init__(self, spec: DataSpec, dim: int) -> None:
+        super().__init__(spec.sequence_length, dim)
+        self.embed = nn.Embedding(spec.num_tokens, dim, padding_idx=0)
+
+    def _content(self, x: Tensor) -> Tensor:
+        return self.embed(x)  # type: ignore[no-any-return]
+
+
+def tokens(spec: DataSpec, dim: int, patch: int) -> Tokens:
+    """The module that turns x of any kind into a row of vectors [B, tokens, dim]; `patch` matters to images only."""
+    if spec.kind == "table":
+        return ColumnTokens(spec, dim)
+    return PatchTokens(spec, dim, patch) if spec.kind == "image" else SequenceTokens(spec, dim)
