@@ -1,0 +1,146 @@
+"""Files that are whole or absent: written under a temporary name in the target's directory, fsynced, renamed.
+
+Every failure becomes one sentence: `ResourceError` for a full disk or a missing permission, `UsageError` for a
+name that is too long. Nothing here knows what a run is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trainctl.errors import ResourceError, RunError, TrainctlError, UsageError
+
+_TEMP = re.compile(r"^\.tmp-.*-(\d+)-[0-9a-f]{8}$", re.DOTALL)
+_NAME_BYTES = 255
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """The path as a user wants to read it: relative when below the current directory, control characters escaped."""
+    absolute = os.path.abspath(path)
+    with contextlib.suppress(OSError):
+        here = os.getcwd()
+        if absolute.startswith(here.rstrip(os.sep) + os.sep):
+            absolute = os.path.relpath(absolute, here)
+    return shown_text(absolute)
+
+
+def shown_text(text: str) -> str:
+    """Text with its control characters and broken bytes escaped, so that it stays on one line."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def megabytes(size: float) -> str:
+    """Bytes as a short text with a unit: `12 MB`, `4.5 MB`, `900 B`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 10 or size == int(size) else f"{size:.1f} {unit}"
+
+
+def explain(error: OSError, path: Path, size: int | None = None) -> TrainctlError:
+    """The error to raise for a failed write of `size` bytes to `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        what = f" {megabytes(size)}" if size is not None else ""
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(path.parent).free
+            return ResourceError(f"disk full writing{what} ({megabytes(free)} free) to `{shown(path)}`")
+        return ResourceError(f"disk full writing{what} to `{shown(path)}`")
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(
+            f"name too long: `{path.name[:40]}...` has {len(os.fsencode(path.name))} bytes, at most 255 fit"
+        )
+    if error.errno == errno.ENOENT:
+        return RunError(f"cannot write `{shown(path)}`: its directory is gone")
+    reason = (error.strerror or str(error)).lower()
+    return ResourceError(f"cannot write `{shown(path)}`: {reason}")
+
+
+def check_name(path: Path) -> None:
+    """UsageError when the last part of `path` has more bytes than a file system takes."""
+    if len(os.fsencode(path.name)) > _NAME_BYTES:
+        raise explain(OSError(errno.ENAMETOOLONG, "File name too long"), path)
+
+
+def temp_path(path: Path) -> Path:
+    """A fresh name beside `path` that `sweep_temps` recognises once this process is gone."""
+    name = os.fsencode(path.name)[:200].decode(errors="ignore")
+    return path.parent / f".tmp-{name}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content` (text as UTF-8): after a kill at any moment the old or the new file is there.
+
+    Raises ResourceError (disk full, permission), UsageError (name over 255 bytes), RunError (directory is gone).
+    """
+    check_name(path)
+    payload = content.encode() if isinstance(content, str) else content
+    temp = temp_path(path)
+    try:
+        with open(temp, "xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temp.unlink()
+        raise explain(error, path, len(payload)) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_atomic` of strict, indented JSON (NaN is a programmer's error: ValueError)."""
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; RunError when it is missing, unreadable or not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(f"no such file: `{shown(path)}`") from error
+    except OSError as error:
+        raise RunError(f"cannot read `{shown(path)}`: {(error.strerror or str(error)).lower()}") from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"`{shown(path)}` is damaged: it is not JSON") from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames inside `path` survive a power cut; file systems that cannot are left alone."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content; memory does not grow with its size."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sweep_temps(directory: Path) -> list[Path]:
+    """Remove temporary files that dead processes left in `directory` (not below it); returns what was removed."""
+    removed = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for path in directory.iterdir():
+            match = _TEMP.match(path.name)
+            if match and int(match[1]) != os.getpid() and not os.path.exists(f"/proc/{match[1]}"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    removed.append(path)
+    return removed

@@ -1,0 +1,90 @@
+"""manifest.json: size and sha256 of every file of a run that matters, by relative path, and of its checkpoints.
+
+Files are listed when the run ends; a checkpoint's digest is added *before* the checkpoint gets its name, so at every
+moment each file called last, prev or best is a known one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainctl.errors import RunError
+from trainctl.run import files
+
+_GROWING = ("run.json", "manifest.json", "error.txt", "test_looks.jsonl")
+
+
+@dataclass
+class Manifest:
+    """`files`: {relative path: {size, sha256}}; `checkpoints`: {sha256: {size, epoch, step, ...}};
+    `names`: {last|prev|best: sha256} as the latest commit means them."""
+
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checkpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, run_dir: Path) -> Manifest:
+        """The run's manifest, empty when there is none yet; RunError when it is damaged."""
+        path = run_dir / "manifest.json"
+        if not path.exists():
+            return cls()
+        content = files.read_json(path)
+        tables = (
+            [content.get(key, {}) for key in ("files", "checkpoints", "names")] if isinstance(content, dict) else []
+        )
+        entries = [entry for table in tables[:2] if isinstance(table, dict) for entry in table.values()]
+        if not all(isinstance(part, dict) for part in (content, *tables, *entries)):
+            raise RunError(f"`{files.shown(path)}` is damaged: it is not a manifest")
+        return cls(*tables)
+
+    def write(self, run_dir: Path) -> None:
+        """Replace the run's manifest.json atomically."""
+        files.write_json(
+            run_dir / "manifest.json", {"files": self.files, "names": self.names, "checkpoints": self.checkpoints}
+        )
+
+    def list_files(self, run_dir: Path) -> None:
+        """Fill `files` from the directory: no logs, records that still grow, temporary files, child runs, links."""
+        self.files = {}
+        for folder, folders, names in os.walk(run_dir):
+            here = Path(folder)
+            folders[:] = sorted(
+                name for name in folders if not (name == "checkpoints" and here == run_dir or _is_run(here / name))
+            )
+            for name in sorted(names):
+                path = here / name
+                hidden = name.startswith((".tmp-", ".lock")) or name.endswith((".log", ".damaged"))
+                if not hidden and not path.is_symlink() and not (here == run_dir and name in _GROWING):
+                    relative = path.relative_to(run_dir).as_posix()
+                    self.files[relative] = {"size": path.stat().st_size, "sha256": files.sha256(path)}
+
+    def verify(self, path: Path, relative: str) -> None:
+        """RunError unless the file at `path`, called `relative` in the run, is whole."""
+        expected = self.files.get(relative)
+        if expected is None:
+            raise RunError(f"`{relative}` is not in the manifest of `{files.shown(path.parent)}`")
+        if not path.is_file():
+            raise RunError(f"`{relative}` is missing from its run; restore it or run again")
+        size = path.stat().st_size
+        if size != expected.get("size"):
+            raise RunError(f"`{relative}` is damaged (size {sizes(size, expected.get('size', 0))})")
+        if files.sha256(path) != expected.get("sha256"):
+            raise RunError(f"`{relative}` fails its checksum")
+
+
+def sizes(actual: int, expected: int) -> str:
+    """`4 of 8 MB`: both in the unit of the larger one; in bytes when the rounded numbers would be equal."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if max(actual, expected) >= scale:
+            first, second = f"{actual / scale:.3g}", f"{expected / scale:.3g}"
+            if first != second:
+                return f"{first} of {second} {unit}"
+    return f"{actual} of {expected} B"
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "run.json").exists() or path.name in ("folds", "seeds", "trials")

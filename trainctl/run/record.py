@@ -1,0 +1,117 @@
+"""What a run's text files hold: plain JSON and YAML without secrets, with paths that stay inside the run."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from trainctl.errors import RunError
+from trainctl.run.files import shown
+
+_SECRET = re.compile(
+    r"(^|_)(password|passwd|secret|api_?key|access_?key|private_?key|auth_?token|access_?token|credentials?)$",
+    re.IGNORECASE,
+)
+_LOGIN = re.compile(r"(://[^/\s:@]*):[^/\s@]+@")
+_HIDDEN = "***"
+# YAML 1.2 (and OmegaConf) reads 1e-3 as a number where PyYAML writes the text without quotes.
+_FLOAT_LIKE = re.compile(r"^[-+]?(\d[\d_]*)?\.?\d*[eE][-+]?\d+$")
+
+
+def plain(value: Any) -> Any:
+    """A copy made of JSON's types: tuples become lists, paths text, NaN and infinities null, secrets `***`."""
+    if isinstance(value, Mapping):
+        return {str(key): _hide(str(key), plain(item)) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, bool | int | None):
+        return value
+    if isinstance(value, str):
+        return _LOGIN.sub(rf"\1:{_HIDDEN}@", value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return number if math.isfinite(number) else None
+
+
+def plain_overrides(overrides: list[str]) -> list[str]:
+    """Overrides as typed, but the value of a key that names a secret is `***` unless it is an interpolation."""
+    kept = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        name = key.lstrip("+~").rsplit(".", 1)[-1].rsplit("/", 1)[-1]
+        kept.append(f"{key}{equals}{_hide(name, plain(value))}" if equals else key)
+    return kept
+
+
+def dump_yaml(config: Mapping[str, Any]) -> str:
+    """A config as YAML in the given key order; non-finite numbers stay numbers (`.inf`, `.nan`)."""
+    yaml = _yaml()
+
+    def text(dumper: Any, value: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if _FLOAT_LIKE.match(value) else None)
+
+    # A class of our own: representers are kept on the class, and the library's must stay as it is.
+    Dumper = type("Dumper", (getattr(yaml, "CSafeDumper", yaml.SafeDumper),), {"ignore_aliases": lambda *_: True})
+    Dumper.add_representer(str, text)  # type: ignore[attr-defined]
+    return str(yaml.dump(_yaml_plain(config), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; nothing is constructed but plain values. RunError when it is damaged."""
+    yaml = _yaml()
+    try:
+        with open(path, "rb") as file:
+            content = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except FileNotFoundError as error:
+        raise RunError(f"no such file: `{shown(path)}`") from error
+    except OSError as error:
+        raise RunError(f"cannot read `{shown(path)}`: {(error.strerror or str(error)).lower()}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RunError(f"`{shown(path)}` is damaged: it is not YAML of plain values") from error
+    if not isinstance(content, dict):
+        raise RunError(f"`{shown(path)}` is damaged: it is not a mapping")
+    return content
+
+
+def inside(root: Path, relative: object) -> Path:
+    """`root / relative` when it stays below `root`, symlinks followed; RunError otherwise."""
+    refused = RunError(f"manifest of `{shown(root)}` points outside the run dir; refused")
+    if not isinstance(relative, str) or not relative or "\0" in relative:
+        raise refused
+    parts = PurePosixPath(relative)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise refused
+    try:
+        target = (root / relative).resolve()
+    except (OSError, RuntimeError) as error:
+        raise refused from error
+    if not target.is_relative_to(root.resolve()):
+        raise refused
+    return root / relative
+
+
+def _yaml() -> Any:
+    # Imported when first needed: `trainctl runs` reads no config.
+    return importlib.import_module("yaml")
+
+
+def _hide(name: str, value: Any) -> Any:
+    secret = isinstance(value, str) and value and "${" not in value and _SECRET.search(name)
+    return _HIDDEN if secret else value
+
+
+def _yaml_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _hide(str(key), _yaml_plain(item)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_yaml_plain(item) for item in value]
+    return value if isinstance(value, float) else plain(value)
