@@ -33,14 +33,17 @@ Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Split:
-    """x [N, ...] and y [N] as DataSpec says; rows [N] int64: row numbers in the source."""
+    """x [N, ...] and y [N] as DataSpec says; rows [N] int64: row numbers in the source.
+
+    When images do not fit in memory, x is an `ImageFiles`, which decodes the rows asked of it.
+    """
 
     x: Tensor
     y: Tensor | None
     rows: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class Data(pl.LightningDataModule, ABC):
     def loader(self, name: str, train: bool = False) -> Any:
         """Batches of one split, sharded by the trainer's rank: shuffled when `train`, else every row once, in order."""
         split = self.split(name)
-        auto = max(self.batch_size, min(4096, EVAL_BATCH_VALUES // max(1, split.x[:1].numel())))
+        auto = max(self.batch_size, min(4096, EVAL_BATCH_VALUES // max(1, split.x.shape[1:].numel())))
         return InMemoryLoader(
             split.x,
             split.y,
@@ -153,6 +156,7 @@ class Data(pl.LightningDataModule, ABC):
             world_size=self.trainer.world_size if self.trainer else 1,
             limit_batches=self.limit_batches,
             device=self._device_for(split),
+            prefetch=not isinstance(split.x, Tensor),
         )
 
     def train_dataloader(self) -> Any:
@@ -198,7 +202,7 @@ class Data(pl.LightningDataModule, ABC):
     def _device_for(self, split: Split) -> torch.device | None:
         """The trainer's GPU when the split takes a small part of its free memory; None: leave it where it is."""
         device = self.trainer.strategy.root_device if self.trainer else None
-        if device is None or device.type != "cuda":
+        if device is None or device.type != "cuda" or not isinstance(split.x, Tensor):
             return None
         free, _ = torch.cuda.mem_get_info(device)
         return device if split.x.nbytes < DEVICE_SHARE * free else None

@@ -7,7 +7,8 @@ the rows without padding. Rows are gathered for many mini-batches at a time and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,18 +20,36 @@ Batch = tuple[Tensor, Tensor | None]
 PIECE_BYTES = 4 * 2**20  # gathered at a time: large enough to hide Python, small enough to stay in the cache
 
 
+class Rows(Protocol):
+    """What a loader needs of x: a tensor, or something that makes tensors of the rows asked for (images in files)."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __len__(self) -> int: ...
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor: ...
+
+
 class InMemoryLoader:
     """Yields `(x, y)` mini-batches, or with `chunked` (default: chunk > 1) lists of at most `chunk` of them.
 
     x [N, ...], y [N, ...] or None; shuffle=True means training: a new order each epoch, and every rank gets the same
     number of rows (the tail of the order is dropped). shuffle=False means evaluation: each row exactly once over all
     ranks, in order, rank r taking rows r::world_size; a rank may get none. `device` moves the tensors once, at the
-    start; `pin` puts what is handed out in pinned memory instead. DataError when training would see no batch at all.
+    start; `pin` puts what is handed out in pinned memory instead; `prefetch` gathers one piece ahead in a thread.
+    DataError when training would see no batch at all.
     """
 
     def __init__(
         self,
-        x: Tensor,
+        x: Rows,
         y: Tensor | None,
         batch_size: int,
         shuffle: bool,
@@ -43,12 +62,13 @@ class InMemoryLoader:
         chunked: bool | None = None,
         device: torch.device | str | None = None,
         pin: bool = False,
+        prefetch: bool = False,
     ) -> None:
-        self.x = x if device is None else x.to(device)
+        self.x = x.to(device) if device is not None and isinstance(x, Tensor) else x
         self.y = y if device is None or y is None else y.to(device)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.chunk, self.chunked = chunk, chunk > 1 if chunked is None else chunked
-        self.rank, self.world_size, self.pin = rank, world_size, pin
+        self.rank, self.world_size, self.pin, self.prefetch = rank, world_size, pin, prefetch
         self.epoch, self.position, self._start = 0, 0, 0
         self.num_rows = rows_of_rank(len(x), rank, world_size, even=shuffle)
         self.num_batches = count_batches(self.num_rows, batch_size, drop_last, limit_batches)
@@ -56,7 +76,7 @@ class InMemoryLoader:
             raise DataError(no_batches_message(self.num_rows, batch_size, world_size))
         # a rank without rows still takes part in what ranks do together, with one empty batch
         self.num_batches = max(1, self.num_batches)
-        batch_bytes = max(1, batch_size * x[:1].numel() * x.element_size())
+        batch_bytes = max(1, batch_size * x.shape[1:].numel() * x.dtype.itemsize)
         self._piece = max(1, PIECE_BYTES // batch_bytes // chunk) * chunk  # mini-batches gathered at a time
 
     @property
@@ -93,25 +113,40 @@ class InMemoryLoader:
         # a generator: nothing runs before the first `next`, so Lightning may call iter() before set_epoch()
         start, self._start = self._start, 0
         self.position = start
-        order = self.order()
         # len() is the same in a resumed epoch: what was done before comes as empty chunks
         yield from ([] for _ in range(start // self.chunk if self.chunked else 0))
-        while start < self.num_batches:
-            stop = min((start // self._piece + 1) * self._piece, self.num_batches)
-            batches = self._gather(order, start, stop)
+        for batches in self._pieces(start):
             if not self.chunked:
                 for batch in batches:
                     self.position += 1
                     yield batch
-            else:
-                # pieces begin at multiples of `chunk`; only the first chunk after a resume can be shorter
-                first = 0
-                while first < len(batches):
-                    size = min(self.chunk - self.position % self.chunk, len(batches) - first)
-                    self.position += size
-                    yield batches[first : first + size]
-                    first += size
-            start = stop
+                continue
+            # pieces begin at multiples of `chunk`; only the first chunk after a resume can be shorter
+            first = 0
+            while first < len(batches):
+                size = min(self.chunk - self.position % self.chunk, len(batches) - first)
+                self.position += size
+                yield batches[first : first + size]
+                first += size
+
+    def _pieces(self, start: int) -> Iterator[list[Batch]]:
+        """The epoch from mini-batch `start` on, a piece at a time."""
+        order = self.order()
+        bounds = [start, *range((start // self._piece + 1) * self._piece, self.num_batches, self._piece)]
+        pieces = zip(bounds, [*bounds[1:], self.num_batches], strict=True) if start < self.num_batches else ()
+        if not self.prefetch:
+            for first, last in pieces:
+                yield self._gather(order, first, last)
+            return
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            ahead = None
+            for first, last in pieces:
+                future = pool.submit(self._gather, order, first, last)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = future
+            if ahead is not None:
+                yield ahead.result()
 
     def order(self) -> Tensor | None:
         """Row numbers this rank visits in the current epoch [num_rows], on the device of x; None = all, as they are."""
@@ -128,8 +163,13 @@ class InMemoryLoader:
         first, last = start * self.batch_size, min(stop * self.batch_size, self.num_rows)
         index = None if order is None else order[first:last]
 
-        def take(source: Tensor) -> tuple[Tensor, ...]:
-            piece = source[first:last].clone() if index is None else source.index_select(0, index)
+        def take(source: Rows) -> tuple[Tensor, ...]:
+            if index is not None:
+                piece = source.index_select(0, index)
+            elif isinstance(source, Tensor):
+                piece = source[first:last].clone()
+            else:
+                piece = source.index_select(0, torch.arange(first, last))
             return torch.split(piece.pin_memory() if self.pin else piece, self.batch_size)
 
         xs = take(self.x)
