@@ -1,0 +1,243 @@
+"""What the command line says about runs, as blocks (a line of text or a `Table`) for `console.emit` to print."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from trainctl.cli.console import Block, Table
+from trainctl.run.compare import metrics_of, seconds, started, value_of
+from trainctl.run.files import megabytes, shown
+from trainctl.run.run import Run
+
+TIMING = ("import_s", "setup_s", "fit_s", "test_s", "total_s", "steps_per_s")
+_STAGES = ("train", "val", "test")
+
+
+def metrics_table(metrics: Mapping[str, float | None], intervals: Mapping[str, Sequence[float]] | None = None) -> Table:
+    """One row a metric, one column a stage; intervals stand behind the value as `[low, high]`."""
+    split = [
+        (stage, name)
+        for stage, _, name in (key.rpartition("/") if key.count("/") < 2 else key.partition("/") for key in metrics)
+    ]
+    stages = sorted(
+        {stage for stage, _ in split},
+        key=lambda stage: (stage not in _STAGES, _STAGES.index(stage) if stage in _STAGES else 0),
+    )
+    table = Table(["metric", *stages], figures=tuple(range(1, len(stages) + 1)))
+    for name in dict.fromkeys(name for _, name in split):
+        row = [name]
+        for stage in stages:
+            key = f"{stage}/{name}" if stage else name
+            row.append(_value(metrics[key], (intervals or {}).get(key)) if key in metrics else "")
+        table.rows.append(row)
+    return table
+
+
+def run_summary(run: Run, next_commands: Iterable[str] = ()) -> list[Block]:
+    """The end of a run: metrics, path, and what to type next."""
+    blocks: list[Block] = []
+    if run.metrics:
+        blocks.append(metrics_table(run.metrics, run.record.get("intervals")))
+    report = run.record.get("artifacts", {}).get("report")
+    blocks.append(f"run: {shown(run.path)}")
+    if report:
+        blocks.append(f"report: {shown(run.path / report)}")
+    blocks += [f"next: {command}" for command in next_commands]
+    return blocks
+
+
+def runs_table(runs: Sequence[Run], metric: str | None = None) -> Table:
+    """One line a run for `trainctl runs`; `metric` is the column shown (default: the run's own monitor)."""
+    table = Table(["run", "status", "started", "took", metric or "metric", "overrides"], figures=(3, 4))
+    for run in runs:
+        begin = started(run)
+        jobs = run.record.get("sweep")
+        overrides = " ".join(map(str, run.record.get("overrides") or [])) or str(
+            (run.record.get("error") or {}).get("message", "")
+        )
+        table.rows.append(
+            [
+                f"{run.path.parent.name}/{run.path.name}" if run.name.count("/") == 0 else f"{run.verb}/{run.name}",
+                run.status if not jobs else f"{run.status}, sweep of {jobs}",
+                f"{begin:%Y-%m-%d %H:%M}" if begin else "-",
+                duration(seconds(run)),
+                _headline(run, metric),
+                overrides if len(overrides) <= 60 else overrides[:57] + "...",
+            ]
+        )
+    return table
+
+
+def show(run: Run, children: Sequence[Run] = (), next_commands: Iterable[str] = ()) -> list[Block]:
+    """All that a run's directory says about it, for `trainctl show RUN`."""
+    record = run.record
+    facts = Table(["", ""], [["run", shown(run.path)], ["verb", run.verb], ["status", _status(run)]])
+    command = " ".join(["trainctl", run.verb, *(shlex.quote(str(item)) for item in record.get("overrides") or [])])
+    begin = started(run)
+    git = record.get("git") or {}
+    rows: list[tuple[str, str]] = [
+        (
+            "started",
+            f"{begin:%Y-%m-%d %H:%M:%S} by {record.get('user', '?')} on {record.get('host', '?')}" if begin else "",
+        ),
+        ("took", duration(seconds(run)) if seconds(run) is not None else ""),
+        ("timing", _timing(record.get("timing") or {})),
+        ("command", command),
+        ("config", _essentials(run)),
+        ("seed", str(record["seed"]) if record.get("seed") is not None else ""),
+        ("parent", shown(run.parent) if run.parent else ""),
+        ("children", ", ".join(f"{child.path.name} {child.status}" for child in children)),
+        ("git", f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else ""),
+        ("versions", ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())),
+        ("test looks", looks(run.test_looks()) if run.test_looks() else ""),
+    ]
+    facts.rows += [[name, text] for name, text in rows if text]
+    blocks: list[Block] = [facts, *data_blocks(record.get("data"))]
+    if run.metrics:
+        blocks.append(metrics_table(run.metrics, record.get("intervals")))
+    return [*blocks, _files(run), *(f"next: {command}" for command in next_commands)]
+
+
+def looks(count: int) -> str:
+    """`test split looked at 3 times`."""
+    return f"test split looked at {count} {'time' if count == 1 else 'times'}"
+
+
+def data_blocks(data: object) -> list[Block]:
+    """What the data module's `describe()` says: split sizes, dropped columns with the reason, warnings."""
+    if not isinstance(data, Mapping):
+        return []
+    blocks: list[Block] = []
+    splits = data.get("splits") or data.get("sizes")
+    if isinstance(splits, Mapping) and splits:
+        sizes = {
+            name: part.get("rows", part.get("size")) if isinstance(part, Mapping) else part
+            for name, part in splits.items()
+        }
+        blocks.append("data: " + ", ".join(f"{name} {size} rows" for name, size in sizes.items()))
+    dropped = data.get("dropped")
+    if isinstance(dropped, Mapping):
+        blocks += [f"dropped column {name}: {reason}" for name, reason in dropped.items()]
+    elif isinstance(dropped, Sequence) and not isinstance(dropped, str):
+        blocks += [f"dropped column {item}" for item in dropped]
+    blocks += [f"warning: {text}" for text in data.get("warnings") or []]
+    return blocks
+
+
+def sweep_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A ranked sweep; a row has `run`, `status`, `overrides` (list or text), `value`, `metric`, perhaps `place`, `error`."""
+    metric = next((str(row["metric"]) for row in rows if row.get("metric")), "metric")
+    table = Table(["place", "run", "status", metric, "overrides"], figures=(0, 3))
+    for row in rows:
+        overrides = row.get("overrides") or ""
+        text = overrides if isinstance(overrides, str) else " ".join(map(str, overrides))
+        place = row.get("place")
+        status = f"{row.get('status', '')}: {row['error']}" if row.get("error") else str(row.get("status", ""))
+        table.rows.append(
+            ["-" if place is None else str(place), shown(row["run"]), status, _value(row.get("value")), text]
+        )
+    return table
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """The one object that `--json` prints for a run; paths are relative to the current directory when below it."""
+    record = run.record
+    artifacts = {name: shown(run.path / path) for name, path in (record.get("artifacts") or {}).items()}
+    outputs = {name: shown(path) for name, path in (record.get("outputs") or {}).items()}
+    timing = record.get("timing") or {}
+    return {
+        "run": shown(run.path),
+        "verb": run.verb,
+        "status": run.status,
+        "parent": shown(run.parent) if run.parent else None,
+        "metrics": run.metrics,
+        "intervals": record.get("intervals") or {},
+        "timing": {**dict.fromkeys(TIMING), **timing},
+        "artifacts": {**artifacts, **outputs},
+    }
+
+
+def duration(value: float | None) -> str:
+    """Seconds as `0.8 s`, `42 s`, `3 min 20 s`, `2 h 05 min`; `-` when unknown."""
+    if value is None:
+        return "-"
+    if value < 60:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    if value < 3600:
+        return f"{int(value // 60)} min {int(value % 60):02d} s"
+    return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
+
+
+def _value(value: object, interval: object = None) -> str:
+    if not isinstance(value, int | float):
+        return "-"
+    text = _number(value)
+    if isinstance(interval, Sequence) and len(interval) == 2 and all(isinstance(end, int | float) for end in interval):
+        text += f" [{_number(interval[0])}, {_number(interval[1])}]"
+    return text
+
+
+def _number(value: float) -> str:
+    size = abs(value)
+    return f"{value:.4f}" if size == 0 or 1e-3 <= size < 1e4 else f"{value:.4g}"
+
+
+def _headline(run: Run, metric: str | None) -> str:
+    metrics = metrics_of(run)
+    if metric is not None:
+        return _value(value_of(metrics, metric))
+    chosen = run.record.get("monitor") or next((name for name in metrics if not name.endswith("/loss")), None)
+    value = value_of(metrics, str(chosen)) if chosen else None
+    return f"{chosen} {_number(value)}" if value is not None else "-"
+
+
+def _status(run: Run) -> str:
+    error = run.record.get("error") or {}
+    place = f" ({shown(run.path / 'error.txt')})" if (run.path / "error.txt").exists() else ""
+    if error:
+        return f"{run.status}: {error.get('message', '')}{place}"
+    if run.status == "crashed":
+        return "crashed: its process ended without a word"
+    return run.status
+
+
+def _timing(timing: Mapping[str, Any]) -> str:
+    parts = []
+    for name, value in timing.items():
+        if isinstance(value, int | float):
+            parts.append(
+                f"{name[:-2]} {duration(value)}"
+                if name.endswith("_s") and name != "steps_per_s"
+                else f"{name} {value:.0f}"
+            )
+    return ", ".join(parts)
+
+
+def _essentials(run: Run) -> str:
+    """`model mlp, task classification, data tabular, optimizer adamw`: the last name of each `_target_`."""
+    try:
+        config = run.config
+    except Exception:
+        return "damaged"
+    parts = []
+    for group in ("model", "task", "data", "optimizer", "scheduler"):
+        node = config.get(group)
+        if isinstance(node, Mapping) and node.get("_target_"):
+            parts.append(f"{group} {str(node['_target_']).rpartition('.')[2]}")
+    return ", ".join(parts)
+
+
+def _files(run: Run) -> Table:
+    table = Table(["file", "size"], figures=(1,))
+    for folder, folders, names in os.walk(run.path):
+        folders[:] = sorted(name for name in folders if not os.path.exists(os.path.join(folder, name, "run.json")))
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if not name.startswith((".tmp-", ".lock")):
+                with contextlib.suppress(OSError):
+                    table.rows.append([os.path.relpath(path, run.path), megabytes(os.stat(path).st_size)])
+    return table
