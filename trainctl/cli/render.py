@@ -112,24 +112,22 @@ def data_blocks(data: object) -> list[Block]:
     if not isinstance(data, Mapping):
         return []
     blocks: list[Block] = []
-    splits = data.get("splits") or data.get("sizes")
+    splits = data.get("splits")
     if isinstance(splits, Mapping) and splits:
         sizes = {
             name: part.get("rows", part.get("size")) if isinstance(part, Mapping) else part
             for name, part in splits.items()
         }
         blocks.append("data: " + ", ".join(f"{name} {size} rows" for name, size in sizes.items()))
-    dropped = data.get("dropped")
-    if isinstance(dropped, Mapping):
-        blocks += [f"dropped column {name}: {reason}" for name, reason in dropped.items()]
-    elif isinstance(dropped, Sequence) and not isinstance(dropped, str):
-        blocks += [f"dropped column {item}" for item in dropped]
+    for column in data.get("columns") or []:
+        if isinstance(column, Mapping) and column.get("kind") == "drop":
+            blocks.append(f"dropped column {column.get('name')}: {column.get('why')}")
     blocks += [f"warning: {text}" for text in data.get("warnings") or []]
     return blocks
 
 
 def sweep_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A ranked sweep; a row has `run`, `status`, `overrides` (list or text), `value`, `metric`, perhaps `place`, `error`."""
+    """A ranked sweep; rows have `run`, `status`, `overrides` (list or text), `metric`, `value`, maybe `place`, `error`."""
     metric = next((str(row["metric"]) for row in rows if row.get("metric")), "metric")
     table = Table(["place", "run", "status", metric, "overrides"], figures=(0, 3))
     for row in rows:

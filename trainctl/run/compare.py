@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from trainctl.errors import RunError, UsageError, did_you_mean
+from trainctl.metrics import names
 from trainctl.run.run import STATUSES, Run
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_GREATER_IS_BETTER = re.compile(r"accuracy|precision|recall|f1|auroc|auprc|r2|return")
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,6 @@ class Ranked:
     value: float | None
 
 
-def better(metric: str) -> str:
-    """`max` for metrics where more is better (accuracy, auroc, ...), else `min`."""
-    return "max" if _GREATER_IS_BETTER.search(metric.rpartition("/")[2]) else "min"
-
-
 def rank(runs: Iterable[Run], metric: str, mode: str = "auto") -> list[Ranked]:
     """Best run first (`mode`: min, max, or auto by the metric's name); runs without a finite value come last.
 
@@ -36,7 +31,7 @@ def rank(runs: Iterable[Run], metric: str, mode: str = "auto") -> list[Ranked]:
     """
     if mode not in ("auto", "min", "max"):
         raise UsageError(f"mode must be min, max or auto, got '{mode}'")
-    sign = -1.0 if (better(metric) if mode == "auto" else mode) == "max" else 1.0
+    sign = -1.0 if (names.mode(metric) if mode == "auto" else mode) == "max" else 1.0
     tables = [(run, metrics_of(run)) for run in runs]
     known = sorted({name for _, metrics in tables for name in metrics})
     if tables and known and metric not in known:
