@@ -1,0 +1,209 @@
+"""Typed columns to one float32 matrix: fill, mark missing, scale, code categories. Fitted on train rows only.
+
+Numbers come first (numeric and 0/1 columns, date parts, then one 0/1 mark per number that was missing in train),
+category codes last; code 0 is a missing, rare or unseen value. Everything fitted is JSON and safetensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file, save_file
+
+from trainctl.data.columns import DATE_PARTS, Column, date_part
+from trainctl.data.spec import Category
+
+SCALINGS = ("quantile", "standard", "none")
+BLOCK_ROWS = 65_536  # rows that are transformed at once
+QUANTILES = 1001
+QUANTILE_ROWS = 200_000  # train rows that quantiles and medians are taken from
+EXTREME = 5.2  # normal score of the lowest and highest value of train, as in scikit-learn
+
+
+@dataclass(frozen=True)
+class Number:
+    """A numeric feature: column `source`, or its date `part`; named `name` in the spec."""
+
+    name: str
+    source: str
+    part: str | None = None
+
+    @property
+    def expression(self) -> pl.Expr:
+        """Float64; null where missing or not finite."""
+        value = pl.col(self.source).cast(pl.Float64) if self.part is None else date_part(self.source, self.part)
+        return pl.when(value.is_finite()).then(value)
+
+
+@dataclass
+class Preprocessing:
+    """What was fitted. fill, center, scale [numbers] float64; knots and scores: per number, value to normal score."""
+
+    scaling: str
+    numbers: list[Number]
+    marks: list[int]
+    vocabulary: dict[str, list[str]]
+    fill: np.ndarray
+    center: np.ndarray
+    scale: np.ndarray
+    knots: list[np.ndarray]
+    scores: list[np.ndarray]
+
+    @property
+    def numeric(self) -> tuple[str, ...]:
+        """Names of the numeric columns of x."""
+        names = tuple(number.name for number in self.numbers)
+        return names + tuple(f"{names[index]} (missing)" for index in self.marks)
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """Names and sizes of the category columns of x."""
+        return tuple(Category(name, len(values) + 1) for name, values in self.vocabulary.items())
+
+    @property
+    def width(self) -> int:
+        """Columns of x."""
+        return len(self.numeric) + len(self.vocabulary)
+
+    @classmethod
+    def fit(
+        cls, frame: pl.DataFrame, columns: Sequence[Column], rows: np.ndarray, scaling: str, max_categories: int
+    ) -> Preprocessing:
+        """`frame` is typed; only its `rows` are looked at."""
+        train = pl.Series(rows)
+        vocabulary, numbers = {}, []
+        for column in (c for c in columns if c.kind != "drop"):
+            if column.kind == "categorical":
+                vocabulary[column.name] = _frequent(frame.get_column(column.name).gather(train), max_categories)
+            elif column.kind == "datetime":
+                numbers += _date_numbers(frame.lazy().select(column.name).collect()[train], column.name)
+            else:
+                numbers.append(Number(column.name, column.name))
+        fitted = cls(scaling, numbers, [], vocabulary, *(np.zeros(len(numbers)) for _ in range(3)), [], [])
+        for index, number in enumerate(numbers):
+            values = pl.DataFrame([frame.get_column(number.source).gather(train)]).select(number.expression).to_series()
+            fitted._fit_number(index, values, binary=_is_binary(columns, number))
+        return fitted
+
+    def transform(self, frame: pl.DataFrame) -> np.ndarray:
+        """x float32 [rows, width] of a typed frame."""
+        x = np.empty((len(frame), self.width), dtype=np.float32)
+        for start, block in self.blocks(frame):
+            x[start : start + len(block)] = block
+        return x
+
+    def blocks(self, frame: pl.DataFrame) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, x of the block), BLOCK_ROWS at a time, so that no second copy of the table is made."""
+        expressions = [*self._number_expressions(), *self._category_expressions()]
+        for start in range(0, len(frame), BLOCK_ROWS):
+            part = frame.slice(start, BLOCK_ROWS)
+            block = part.select(expressions).to_numpy(order="c", writable=True)
+            for index, knots in enumerate(self.knots):
+                if len(knots):
+                    block[:, index] = np.interp(block[:, index], knots, self.scores[index])
+            yield start, block.astype(np.float32, copy=False)
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the arrays as safetensors; what JSON can hold is returned."""
+        arrays = {"fill": self.fill, "center": self.center, "scale": self.scale}
+        for index, knots in enumerate(self.knots):
+            arrays |= {f"knots.{index}": knots, f"scores.{index}": self.scores[index]}
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "scaling.safetensors")
+        numbers = [[n.name, n.source, n.part] for n in self.numbers]
+        return {"scaling": self.scaling, "numbers": numbers, "marks": self.marks, "vocabulary": self.vocabulary}
+
+    @classmethod
+    def load(cls, folder: Path, values: dict[str, Any]) -> Preprocessing:
+        """Inverse of `save`."""
+        arrays = load_file(folder / "scaling.safetensors")
+        count = sum(name.startswith("knots.") for name in arrays)
+        return cls(
+            scaling=values["scaling"],
+            numbers=[Number(*number) for number in values["numbers"]],
+            marks=list(values["marks"]),
+            vocabulary=dict(values["vocabulary"]),
+            fill=arrays["fill"],
+            center=arrays["center"],
+            scale=arrays["scale"],
+            knots=[arrays[f"knots.{i}"] for i in range(count)],
+            scores=[arrays[f"scores.{i}"] for i in range(count)],
+        )
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _fit_number(self, index: int, values: pl.Series, binary: bool) -> None:
+        """Statistics of one number over train; a missing number takes the median (0/1: the mean)."""
+        present = values.drop_nulls()
+        knots = scores = np.empty(0)
+        self.scale[index] = 1.0
+        if len(present):
+            sample = np.sort(present.gather_every(max(1, len(present) // QUANTILE_ROWS)).to_numpy())
+            mean, deviation = float(present.mean()), float(present.std(ddof=0) or 0.0)  # type: ignore[arg-type]
+            self.fill[index] = mean if binary else float(np.median(sample))
+            if self.scaling != "none" and deviation > 1e-12 * max(1.0, abs(mean)):
+                if self.scaling == "quantile" and not binary:
+                    knots, scores = normal_scores(sample)
+                if not len(knots):
+                    self.center[index], self.scale[index] = mean, deviation
+        if len(present) < len(values):
+            self.marks.append(index)
+        self.knots.append(knots)
+        self.scores.append(scores)
+
+    def _number_expressions(self) -> list[pl.Expr]:
+        found = []
+        for index, number in enumerate(self.numbers):
+            filled = number.expression.fill_null(float(self.fill[index]))
+            scaled = (filled - float(self.center[index])) / float(self.scale[index])
+            dtype = pl.Float64 if any(len(knots) for knots in self.knots) else pl.Float32
+            found.append(scaled.cast(dtype).alias(number.name))
+        for index in self.marks:
+            mark = self.numbers[index].expression.is_null()
+            found.append(mark.cast(pl.Float32).alias(self.numeric[len(self.numbers) + self.marks.index(index)]))
+        return found
+
+    def _category_expressions(self) -> list[pl.Expr]:
+        found = []
+        for name, values in self.vocabulary.items():
+            code = pl.col(name).cast(pl.Enum(values), strict=False).to_physical().cast(pl.Float32) + 1.0
+            found.append(code.fill_null(0.0).alias(f"{name} (code)"))
+        return found
+
+
+def normal_scores(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Knots and their standard normal scores for a sorted sample: equal values share the middle of their ranks.
+
+    Empty when the sample has fewer than three different values: they need no more than a scale."""
+    import torch
+
+    levels = np.linspace(0, 1, min(QUANTILES, len(ordered)))
+    knots = np.unique(np.quantile(ordered, levels))
+    if len(knots) < 3:
+        return np.empty(0), np.empty(0)
+    left = np.searchsorted(ordered, knots, side="left")
+    right = np.searchsorted(ordered, knots, side="right")
+    ranks = (left + right) / 2 / len(ordered)
+    scores = torch.special.ndtri(torch.from_numpy(ranks)).numpy()
+    return knots, np.clip(scores, -EXTREME, EXTREME)
+
+
+def _frequent(values: pl.Series, limit: int) -> list[str]:
+    """The most frequent texts, at most `limit`, in alphabetical order."""
+    counts = pl.DataFrame([values.drop_nulls().alias("value")]).group_by("value").len()
+    kept = counts.sort(["len", "value"], descending=[True, False]).head(limit)
+    return sorted(value for value in kept.get_column("value").to_list() if value != "")
+
+
+def _date_numbers(frame: pl.DataFrame, name: str) -> list[Number]:
+    """The date parts that differ between rows; at least the year."""
+    varying = [part for part in DATE_PARTS if frame.select(date_part(name, part).drop_nulls().n_unique()).item() > 1]
+    return [Number(f"{name} ({part})", name, part) for part in varying or ["year"]]
+
+
+def _is_binary(columns: Sequence[Column], number: Number) -> bool:
+    return any(column.name == number.source and column.kind == "boolean" for column in columns)
