@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -36,13 +36,12 @@ def norm(name: str, width: int) -> nn.Module:
     return NORMS[name](width)
 
 
-def check_dims(key: str, dims: list[int]) -> list[int]:
-    """`dims` as a list of ints when there is at least one and all are >= 1, else UsageError."""
-    if not dims or any(dim < 1 for dim in dims):
-        raise UsageError(
-            f"model.{key}={list(dims)} must hold at least one width, each 1 or more, e.g. model.{key}=[64,64]"
-        )
-    return list(dims)
+def check_dims(key: str, dims: Sequence[int]) -> list[int]:
+    """`dims` as a list when it holds whole numbers of 1 or more, at least one of them; else UsageError."""
+    widths = list(dims) if isinstance(dims, Sequence) else []
+    if not widths or not all(isinstance(width, int) and width >= 1 for width in widths):
+        raise UsageError(f"model.{key}={dims} must be a list of whole numbers of 1 or more, e.g. model.{key}=[64,64]")
+    return widths
 
 
 def check_dropout(dropout: float) -> float:
