@@ -22,8 +22,10 @@ from torch import Tensor
 
 from trainctl.data.loader import InMemoryLoader
 from trainctl.data.spec import DataSpec
+from trainctl.data.splits import SplitPlan, split_rows
 from trainctl.errors import DataError, UsageError
 
+PLAIN_SPLITS = ("auto", "random", "stratified")
 SPLITS = ("train", "val", "test")
 EVAL_BATCH_VALUES = 2**18  # numbers in an evaluation batch: no gradients are kept, so it can be larger
 DEVICE_SHARE = 0.25  # of the device's free memory that one split may take
@@ -67,7 +69,8 @@ class Data(pl.LightningDataModule, ABC):
     """Base of the built-in data modules; constructor parameters are the keys of conf/data/<name>.yaml.
 
     Before the loaders are asked for, a task may set `chunk` and `chunked` (mini-batches handed out together),
-    and a trainer config `limit_batches` (mini-batches per epoch and split, at most).
+    and a trainer config `limit_batches` (mini-batches per epoch and split, at most) and `reshuffle` (False: the same
+    order in every epoch, so that a limit keeps giving the same rows).
     """
 
     spec: DataSpec
@@ -75,6 +78,7 @@ class Data(pl.LightningDataModule, ABC):
     chunk: int = 1
     chunked: bool | None = None
     limit_batches: int | None = None
+    reshuffle: bool = True
 
     def __init__(
         self,
@@ -155,9 +159,25 @@ class Data(pl.LightningDataModule, ABC):
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
             limit_batches=self.limit_batches,
+            reshuffle=self.reshuffle,
             device=self._device_for(split),
             prefetch=not isinstance(split.x, Tensor),
         )
+
+    def split_plain(
+        self,
+        num_rows: int,
+        labels: np.ndarray | None = None,
+        classes: tuple[str, ...] = (),
+        given: frozenset[str] = frozenset(),
+    ) -> dict[str, np.ndarray]:
+        """Row numbers of each split by `data.split`, for data without columns; UsageError for kinds that need one."""
+        plan = SplitPlan.from_config(self.split_config)
+        if plan.kind not in PLAIN_SPLITS:
+            raise UsageError(
+                f"`data.split.kind={plan.kind}` needs a table with columns; here choose {', '.join(PLAIN_SPLITS)}"
+            )
+        return split_rows(plan, num_rows, self.seed, labels, given=given, classes=classes)
 
     def train_dataloader(self) -> Any:
         """Shuffled training batches."""

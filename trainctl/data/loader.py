@@ -44,7 +44,7 @@ class InMemoryLoader:
     number of rows (the tail of the order is dropped). shuffle=False means evaluation: each row exactly once over all
     ranks, in order, rank r taking rows r::world_size; a rank may get none. `device` moves the tensors once, at the
     start; `pin` puts what is handed out in pinned memory instead; `prefetch` gathers one piece ahead in a thread.
-    DataError when training would see no batch at all.
+    reshuffle=False keeps the order of epoch 0. DataError when training would see no batch at all.
     """
 
     def __init__(
@@ -63,12 +63,14 @@ class InMemoryLoader:
         device: torch.device | str | None = None,
         pin: bool = False,
         prefetch: bool = False,
+        reshuffle: bool = True,
     ) -> None:
         self.x = x.to(device) if device is not None and isinstance(x, Tensor) else x
         self.y = y if device is None or y is None else y.to(device)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.chunk, self.chunked = chunk, chunk > 1 if chunked is None else chunked
         self.rank, self.world_size, self.pin, self.prefetch = rank, world_size, pin, prefetch
+        self.reshuffle = reshuffle
         self.epoch, self.position, self._start = 0, 0, 0
         self.num_rows = rows_of_rank(len(x), rank, world_size, even=shuffle)
         self.num_batches = count_batches(self.num_rows, batch_size, drop_last, limit_batches)
@@ -151,7 +153,8 @@ class InMemoryLoader:
     def order(self) -> Tensor | None:
         """Row numbers this rank visits in the current epoch [num_rows], on the device of x; None = all, as they are."""
         if self.shuffle:
-            order = epoch_order(len(self.x), self.seed, self.epoch)[: self.num_rows * self.world_size]
+            epoch = self.epoch if self.reshuffle else 0
+            order = epoch_order(len(self.x), self.seed, epoch)[: self.num_rows * self.world_size]
         elif self.world_size == 1:
             return None
         else:
