@@ -36,7 +36,7 @@ class Check(NamedTuple):
 
 def doctor(runs_dir: Path = Path("runs"), probe_torch: bool = False) -> list[Check]:
     """All checks. `probe_torch` starts one Python process that imports torch and asks it about GPUs (seconds)."""
-    declared = [Requirement(text) for text in importlib.metadata.requires("trainctl") or []]
+    declared = _declared()
     checks = [_python(), *_packages(declared), *_extras(declared), _gpu(), _cores(), _memory()]
     checks += [*_disk(runs_dir), _temporary(runs_dir)]
     checks += _data()
@@ -52,11 +52,20 @@ def _python() -> Check:
     return Check("python", "ok", f"Python {platform.python_version()} in `{files.shown(sys.prefix)}`")
 
 
+def _declared() -> list[Requirement]:
+    try:
+        return [Requirement(text) for text in importlib.metadata.requires("trainctl") or []]
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
 def _packages(declared: list[Requirement]) -> Iterator[Check]:
     for package, releases in HARMFUL.items():
         if _version(package) in releases:
             text = f"{package} {_version(package)} was published by an attacker"
             yield Check(package, "fail", f"{text}; remove it, change your passwords and keys, and install 2.6.6")
+    if not declared:
+        yield Check("trainctl", "fail", "trainctl is run from its source without being installed; run `pip install .`")
     for requirement in declared:
         if requirement.marker is None:
             yield _package(requirement)
@@ -75,7 +84,7 @@ def _package(requirement: Requirement) -> Check:
 
 
 def _extras(declared: list[Requirement]) -> Iterator[Check]:
-    for extra in importlib.metadata.metadata("trainctl").get_all("Provides-Extra") or []:
+    for extra in (importlib.metadata.metadata("trainctl").get_all("Provides-Extra") or []) if declared else []:
         if extra != "dev":
             parts = [item for item in declared if item.marker is not None and item.marker.evaluate({"extra": extra})]
             missing = [item.name for item in parts if _version(item.name) is None]

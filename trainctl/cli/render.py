@@ -127,7 +127,10 @@ def data_blocks(data: object) -> list[Block]:
 
 
 def sweep_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A ranked sweep; rows have `run`, `status`, `overrides` (list or text), `metric`, `value`, maybe `place`, `error`."""
+    """A ranked sweep.
+
+    Rows have `run` (path), `status`, `overrides` (list or text), `metric` and `value`, perhaps `place` and `error`.
+    """
     metric = next((str(row["metric"]) for row in rows if row.get("metric")), "metric")
     table = Table(["place", "run", "status", metric, "overrides"], figures=(0, 3))
     for row in rows:

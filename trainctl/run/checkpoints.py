@@ -81,7 +81,7 @@ def commit(run_dir: Path, temp: Path, *, best: bool, keep_last: bool = True, inf
             temp.unlink()
         files.sync_directory(folder)
     except OSError as error:
-        if not run_dir.is_dir():
+        if files.is_gone(run_dir):
             raise RunError(f"run dir `{files.shown(run_dir)}` vanished; stopping") from error
         raise files.explain(error, folder / "last.ckpt") from error
     return digest

@@ -64,7 +64,7 @@ def resolve(runs_dir: Path, text: str) -> Path:
         if matches:
             shown = ", ".join(sorted(matches)[:5]) + (", ..." if len(matches) > 5 else "")
             raise RunError(f"`{files.shown_text(text)}` fits {len(matches)} runs: {shown}; type more of the name")
-    return _run_at(Path(text)) if Path(text).is_dir() else _unknown(Path(runs_dir), text, names)
+    return _run_at(Path(text)) if os.path.isdir(text) else _unknown(Path(runs_dir), text, names)
 
 
 def list_runs(runs_dir: Path, verb: str | None = None, status: str | None = None, children: bool = False) -> list[Run]:
@@ -157,4 +157,5 @@ def _unknown(runs_dir: Path, text: str, names: dict[str, Path]) -> Path:
     hint = did_you_mean(text, [*names, *(name.partition("/")[2] for name in names), "latest"])
     latest = ", ".join(list(names)[-3:])
     known = hint or (f"; the latest are: {latest}" if latest else "; there are no runs yet")
+    text = text if len(text) <= 80 else text[:77] + "..."
     raise RunError(f"no run `{files.shown_text(text)}` in `{files.shown(runs_dir)}`{known}")

@@ -127,6 +127,17 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_gone(directory: Path) -> bool:
+    """Whether a directory was removed, as opposed to unreadable."""
+    try:
+        os.stat(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's content; memory does not grow with its size."""
     with open(path, "rb") as file:

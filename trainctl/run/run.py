@@ -75,13 +75,19 @@ class Run:
     @classmethod
     def open(cls, path: Path) -> Run:
         """Read a run directory. RunError when it is none, is damaged, or names files outside itself."""
-        path = Path(path)
+        try:
+            return cls._open(Path(path))
+        except OSError as error:
+            raise RunError(f"cannot read `{files.shown(path)}`: {(error.strerror or str(error)).lower()}") from error
+
+    @classmethod
+    def _open(cls, path: Path) -> Run:
         if not path.is_dir():
             raise RunError(f"no run directory `{files.shown(path)}`")
-        if not (path / "run.json").exists() and not (path / "run.json").is_symlink():
-            raise RunError(f"`{files.shown(path)}` is not a run directory: it has no run.json")
         for name in (*_OWN_FILES, "checkpoints"):
             inside(path, name)
+        if not (path / "run.json").exists():
+            raise RunError(f"`{files.shown(path)}` is not a run directory: it has no run.json")
         record = files.read_json(path / "run.json")
         if not isinstance(record, dict) or not isinstance(record.get("verb"), str) or "status" not in record:
             raise RunError(f"`{files.shown(path / 'run.json')}` is damaged: it lacks `verb` or `status`")
@@ -97,7 +103,10 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved config as plain values; RunError when config.yaml is damaged."""
-        return load_yaml(self.path / "config.yaml")
+        from trainctl.config import saved
+
+        load_yaml(self.path / "config.yaml")
+        return saved.load((self.path / "config.yaml").read_text(encoding="utf-8"))
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:
@@ -252,7 +261,7 @@ class Run:
         self.record = record
 
     def _write(self, name: str, content: str | bytes) -> None:
-        if not self.path.is_dir():
+        if files.is_gone(self.path):
             raise self._failure(FileNotFoundError(), self.path)
         files.write_atomic(self.path / name, content)
 
@@ -268,7 +277,7 @@ class Run:
         return None if relative.startswith("..") else relative
 
     def _failure(self, error: OSError, path: Path, size: int | None = None) -> TrainctlError:
-        if not self.path.is_dir():
+        if files.is_gone(self.path):
             return RunError(f"run dir `{files.shown(self.path)}` vanished; stopping")
         return files.explain(error, path, size)
 

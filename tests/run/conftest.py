@@ -1,0 +1,42 @@
+"""Fixtures for run directories: a folder that other users may enter, and a spell without root's rights."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="trainctl-test-"))
+    folder.chmod(0o755)
+    yield folder
+    for path, _, _ in os.walk(folder):
+        os.chmod(path, 0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def as_ordinary_user() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Root obeys no permission bits, so tests about them run as nobody when root runs the tests."""
+
+    @contextlib.contextmanager
+    def spell() -> Iterator[None]:
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            if user == 0:
+                os.seteuid(0)
+
+    return spell
