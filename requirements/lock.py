@@ -1,0 +1,71 @@
+"""Write cpu.txt and cuda.txt again from pyproject.toml: `make lock`, or `make lock UPGRADE=1` for newer versions.
+
+pip-compile resolves for the Python that runs it. Torch needs two passes, because its CPU build and its CUDA build
+are different files of one version: cpu.txt takes either (pip prefers the CPU build, `+cpu`, where it is served),
+cuda.txt adds the CUDA libraries and insists on the build without a suffix.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CPU, CUDA = HERE / "cpu.txt", HERE / "cuda.txt"
+EXTRAS = ("dev", "images", "tensorboard", "joblib")
+HEADER = "# Made by `make lock` for Python 3.11; install with `make install`. Do not edit.\n"
+
+
+def pip_compile(source: str, output: Path, constraints: str = "", *options: str) -> dict[str, tuple[str, list[str]]]:
+    """Pinned packages of `source`: name -> (version, sorted hashes). What `output` holds is kept where possible."""
+    with tempfile.TemporaryDirectory() as folder:
+        limits = Path(folder, "constraints.txt")
+        limits.write_text(constraints, encoding="utf-8")
+        plain = ("--generate-hashes", "--allow-unsafe", "--strip-extras", "--no-header", "--no-annotate")
+        silent = ("--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host", "--quiet")
+        command = [sys.executable, "-m", "piptools", "compile", *plain, *silent, *options]
+        subprocess.run([*command, "-c", limits, "-o", output, source], check=True, cwd=HERE.parent)
+    return read(output.read_text(encoding="utf-8"))
+
+
+def read(text: str) -> dict[str, tuple[str, list[str]]]:
+    """Parse a hashed requirements file: name -> (version, sorted hashes)."""
+    pins: dict[str, tuple[str, list[str]]] = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        if match := re.match(r"([a-z0-9][\w.-]*)={2,3}(\S+)", line):
+            pins[match[1]] = (match[2], sorted(set(re.findall(r"--hash=(\S+)", line))))
+    return pins
+
+
+def write(path: Path, first: str, pins: dict[str, tuple[str, list[str]]]) -> None:
+    """Write `pins` below the line `first`, one hash per line."""
+    blocks = [" \\\n    ".join([f"{name}{pin}", *(f"--hash={value}" for value in hashes)])
+              for name, (pin, hashes) in sorted(pins.items())]
+    path.write_text(first + "\n".join(blocks) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Resolve both, then write both: a failure leaves the old files."""
+    options = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder, "cpu.txt")
+        raw.write_text(CPU.read_text(encoding="utf-8") if CPU.exists() else "", encoding="utf-8")
+        extras = [f"--extra={name}" for name in EXTRAS]
+        cpu = pip_compile("pyproject.toml", raw, "", *extras, *options)
+        version = cpu["torch"][0].partition("+")[0]
+        source = Path(folder, "torch.in")
+        source.write_text(f"torch==={version}\n", encoding="utf-8")
+        limits = "".join(f"{name}=={pin}\n" for name, (pin, _) in cpu.items() if name != "torch")
+        cuda = pip_compile(str(source), Path(folder, "torch.txt"), limits)
+    hashes = sorted({*cpu["torch"][1], *cuda["torch"][1]})
+    shared = {name: (f"=={pin}", found) for name, (pin, found) in cpu.items()}
+    write(CPU, HEADER, {**shared, "torch": (f"=={version}", hashes)})
+    extra = {name: (f"=={pin}", found) for name, (pin, found) in cuda.items() if name not in cpu}
+    write(CUDA, HEADER + "-r cpu.txt\n", {**extra, "torch": (f"==={version}", hashes)})
+
+
+if __name__ == "__main__":
+    main()
