@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from trainctl.errors import DataError, UsageError, did_you_mean
@@ -124,6 +125,47 @@ def date_part(name: str, part: str) -> pl.Expr:
     return getattr(pl.col(name).dt, part)().cast(pl.Float64)  # type: ignore[no-any-return]
 
 
+def check_columns(names: Sequence[str], columns: Sequence[Column], file: str) -> None:
+    """DataError when `file` lacks a column that training used."""
+    missing = [column.name for column in columns if column.kind != "drop" and column.name not in names]
+    if missing:
+        listed = ", ".join(f"`{name}`" for name in missing)
+        raise DataError(f"`{file}` has no column {listed}, which training used{did_you_mean(missing[0], names)}")
+
+
+def check_finite(frame: pl.DataFrame, where: Where) -> None:
+    """DataError for the first column with NaN or infinity."""
+    for series in frame.iter_columns():
+        if not series.dtype.is_float():
+            continue
+        bad = (~series.is_finite()).fill_null(False)
+        if bad.any():
+            count = int(bad.sum())
+            raise DataError(
+                f"column `{series.name}` has {count} non-finite value{'s' * (count != 1)} "
+                f"({where(int(bad.arg_true()[0]))}); set `data.missing=impute` to treat NaN and infinity as missing"
+            )
+
+
+def split_keys(frame: pl.DataFrame, name: str, ordered: bool, file: str, where: Where) -> np.ndarray:
+    """The column that `data.split` divides by: numbers or times when `ordered`, else text; none may be missing."""
+    if name not in frame.columns:
+        near = did_you_mean(name, frame.columns)
+        raise UsageError(f"`data.split.column` is `{name}`, which is no column of `{file}`{near}")
+    series = frame.get_column(name)
+    if series.null_count():
+        line = where(int(series.is_null().arg_true()[0]))
+        raise DataError(f"split column `{name}` has {series.null_count()} missing values (first: {line})")
+    if not ordered:
+        return as_text(series).to_numpy()
+    if series.dtype == pl.String:
+        parsed = parse_datetime(series)
+        series = parsed[0] if parsed else to_numbers(series)
+        if series.null_count():
+            raise DataError(f"split column `{name}` holds neither numbers nor dates, so its rows have no order in time")
+    return series.to_physical().to_numpy()
+
+
 # -- inference ----------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +200,7 @@ def _inferred(series: pl.Series, max_categories: int) -> Column:
 def _number_column(series: pl.Series, present: int) -> Column:
     name, low, high = series.name, series.min(), series.max()
     if low == high:
-        return Column(name, "drop", f"constant: always {low}")
+        return Column(name, "drop", f"constant: always {low!r}")
     if series.dtype.is_integer() and present == len(series):
         # unique: a column of whole numbers that counts up, or one that is named as an id
         counts_up = high - low + 1 == present and bool((series.diff().drop_nulls() == 1).all())  # type: ignore[operator]
@@ -173,7 +215,7 @@ def _text_column(series: pl.Series, present: int, max_categories: int) -> Column
     name, text = series.name, series.str.strip_chars()
     distinct = text.n_unique() - (series.null_count() > 0)
     if distinct == 1:
-        return Column(name, "drop", f"constant: always '{text.drop_nulls().first()}'")
+        return Column(name, "drop", f"constant: always {text.drop_nulls().first()!r}")
     numbers = present - (to_numbers(text).null_count() - series.null_count())
     if numbers >= MOSTLY_NUMBERS * present:
         return Column(name, "numeric", "numbers")

@@ -46,7 +46,7 @@ class Preprocessing:
 
     scaling: str
     numbers: list[Number]
-    marks: list[int]
+    marks: list[int]  # indices of the numbers that were missing in train
     vocabulary: dict[str, list[str]]
     fill: np.ndarray
     center: np.ndarray
@@ -81,10 +81,11 @@ class Preprocessing:
             if column.kind == "categorical":
                 vocabulary[column.name] = _frequent(frame.get_column(column.name).gather(train), max_categories)
             elif column.kind == "datetime":
-                numbers += _date_numbers(frame.lazy().select(column.name).collect()[train], column.name)
+                numbers += _date_numbers(pl.DataFrame([frame.get_column(column.name).gather(train)]), column.name)
             else:
                 numbers.append(Number(column.name, column.name))
-        fitted = cls(scaling, numbers, [], vocabulary, *(np.zeros(len(numbers)) for _ in range(3)), [], [])
+        fill, center, scale = np.zeros((3, len(numbers)))
+        fitted = cls(scaling, numbers, [], vocabulary, fill, center, scale, [], [])
         for index, number in enumerate(numbers):
             values = pl.DataFrame([frame.get_column(number.source).gather(train)]).select(number.expression).to_series()
             fitted._fit_number(index, values, binary=_is_binary(columns, number))

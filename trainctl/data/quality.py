@@ -40,7 +40,8 @@ def _shared_rows(splits: Mapping[str, Split]) -> list[str]:
         if name in splits:
             shared = int(np.isin(_row_hashes(splits[name]), train).sum())
             if shared:
-                found.append(f"{shared} row{'s' * (shared != 1)} of {name} {'are' if shared != 1 else 'is'} also in train")
+                verb = "are" if shared != 1 else "is"
+                found.append(f"{shared} row{'s' * (shared != 1)} of {name} {verb} also in train")
     return found
 
 

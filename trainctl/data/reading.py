@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO, cast
 
 if "OMP_NUM_THREADS" in os.environ:  # polars sizes its pool when it is imported
     os.environ.setdefault("POLARS_MAX_THREADS", os.environ["OMP_NUM_THREADS"])
@@ -200,10 +201,10 @@ class Source:
             raise DataError(f"`{self.name}` is empty; it must hold a header and at least one row")
         return head
 
-    def _open(self) -> io.BufferedIOBase:
+    def _open(self) -> IO[bytes]:
         with open(self.path, "rb") as stream:
             zipped = stream.read(2) == b"\x1f\x8b"
-        return gzip.open(self.path, "rb") if zipped else open(self.path, "rb")  # type: ignore[return-value]
+        return cast(IO[bytes], gzip.open(self.path, "rb")) if zipped else open(self.path, "rb")
 
     @contextmanager
     def _as_utf8(self) -> Iterator[Path]:
@@ -212,7 +213,7 @@ class Source:
             yield self.path
             return
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".csv") as copy:
-            with io.TextIOWrapper(self._open(), encoding=self.encoding, newline="") as stream:  # type: ignore[type-var]
+            with io.TextIOWrapper(self._open(), encoding=self.encoding, newline="") as stream:
                 while block := stream.read(1 << 20):
                     copy.write(block)
             copy.flush()
@@ -221,7 +222,7 @@ class Source:
     def _records(self) -> Iterator[tuple[int, int]]:
         """(line number, number of fields) of the header and every row; blank lines are left out."""
         separator, start, pending = self._separator, 1, ""
-        with io.TextIOWrapper(self._open(), encoding=self._codec, errors="replace", newline="\n") as stream:  # type: ignore[type-var]
+        with io.TextIOWrapper(self._open(), encoding=self._codec, errors="replace", newline="\n") as stream:
             for number, line in enumerate(stream, start=1):
                 if not pending and '"' not in line:
                     if line.strip("\r\n \t" + separator) or line.count(separator) + 1 > 1 and line.strip("\r\n "):

@@ -121,7 +121,7 @@ def check_sizes(parts: Mapping[str, np.ndarray], num_rows: int) -> None:
     for name in ("val", "test", "train"):
         if name in parts and len(parts[name]) == 1:
             raise DataError(
-                f"split `{name}` has 1 row of {num_rows}; it needs at least 2, so bring more rows or change `data.split`"
+                f"split `{name}` has 1 row of {num_rows}; it needs 2 or more: bring more rows or change `data.split`"
             )
 
 

@@ -7,7 +7,6 @@ the splits in `splits`; this module puts them in order and remembers what was fi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,16 @@ from torch import Tensor
 
 from trainctl.data import target as targets
 from trainctl.data.base import Chunk, Data, Split, read_json, write_json
-from trainctl.data.columns import Column, as_text, infer, parse_datetime, to_numbers, typed
+from trainctl.data.columns import Column, as_text, check_columns, infer, split_keys
 from trainctl.data.preprocessing import SCALINGS, Preprocessing
 from trainctl.data.quality import warnings_of
 from trainctl.data.reading import MISSING_VALUES, Source
 from trainctl.data.spec import DataSpec
 from trainctl.data.splits import SplitPlan, check_sizes, split_rows
+from trainctl.data.table import Table, locate
 from trainctl.errors import DataError, UsageError, did_you_mean
 
 BUNDLED = Path(__file__).parent.parent / "datasets" / "adult"
-FILES = ("main", "val", "test")
-
-
-@dataclass
-class Table:
-    """One file that was read: typed features, the target, row numbers in the file."""
-
-    source: Source
-    frame: pl.DataFrame
-    rows: np.ndarray
 
 
 class Tabular(Data):
@@ -100,40 +90,36 @@ class Tabular(Data):
         """Read the files, divide the rows, fit on train, and fill one matrix in the order train, val, test."""
         given = frozenset(name for name in ("val", "test") if self.paths[name] is not None)
         if self.plan.folds and "test" in given:
-            self.warnings.append(f"`{self.paths['test']}` is not used: the folds of `data.split.folds` are the test rows")
+            self.warnings.append(f"`{self.paths['test']}` is not used: fold {self.plan.fold} is the test split")
             given -= {"test"}
-        raw = {name: self._read(name) for name in FILES if name == "main" or name in given}
-        target = self._target_name
+        raw = {"main": self._read("main")}
         if not self.restored:
             self.columns = infer(raw["main"].frame, self.declared, self._no_features(), self.max_categories)
+        raw |= {name: self._read(name) for name in sorted(given)}
         y = self._targets(raw)
-        keys = None if self.plan.column is None else self._keys(raw["main"])
+        keys = None
+        if self.plan.column is not None:
+            main = raw["main"]
+            keys = split_keys(main.frame, self.plan.column, self.plan.kind == "time", main.source.name, main.where)
         classes, labels = self.spec.classes, y["main"].numpy() if self.spec.target == "class" else None
         parts = split_rows(self.plan, len(raw["main"].rows), self.seed, labels, keys, given, classes)
         where = {name: ("main", rows) for name, rows in parts.items()}
         for name in given:
             where[name] = (name, np.arange(len(raw[name].rows)))
         check_sizes({name: rows for name, (_, rows) in where.items()}, len(raw["main"].rows))
-        tables = {name: self._typed(table) for name, table in raw.items()}
+        tables = {name: table.typed(self.columns, self.missing) for name, table in raw.items()}
         del raw
         if not self.restored:
-            self._fit(tables["main"].frame, parts["train"], y["main"], target)
+            self._fit(tables["main"].frame, parts["train"], y["main"])
         return self._fill(tables, y, where)
 
     def _read(self, name: str) -> Table:
-        source = self._source(self._locate(str(self.paths[name])))
-        target = self._target_name_in(source)
+        source = self._source(locate(str(self.paths[name]), self.root, self.origin))
+        self._check_target(source)
         text = [c for c, kind in self.declared.items() if kind == "categorical"]
         text += [c.name for c in self.columns if c.kind == "categorical"]
-        frame = source.read(text=text)
-        frame, rows = targets.drop_missing(frame, target, self.missing_target, source.name, source.where)
-        return Table(source, frame, rows)
-
-    def _typed(self, table: Table) -> Table:
-        self._check_columns(table.frame.columns, table.source.name)
-        frame = typed(table.frame, self.columns, lambda row: table.source.where(int(table.rows[row])))
-        self._check_finite(frame, table.source, table.rows)
-        return Table(table.source, frame, table.rows)
+        frame = source.read(text=[*text, self._target_name])
+        return Table.of(source, frame).with_target(self._target_name, self.missing_target)
 
     def _targets(self, raw: Mapping[str, Table]) -> dict[str, Tensor]:
         """y of every file; unless restored, decides what the target is and starts the spec."""
@@ -143,14 +129,15 @@ class Tabular(Data):
             kind = targets.target_kind(series["main"], self.target_kind)
             classes = targets.find_classes([*series.values()]) if kind == "class" else ()
             self.spec = DataSpec(kind="table", target=kind, target_name=name, classes=classes)
-        return {key: self._y(series[key], table.source, table.rows) for key, table in raw.items()}
+        return {key: self._y(table) for key, table in raw.items()}
 
-    def _y(self, series: pl.Series, source: Source, rows: np.ndarray) -> Tensor:
+    def _y(self, table: Table) -> Tensor:
+        series = table.frame.get_column(self._target_name)
         if self.spec.target == "class":
-            return targets.class_indices(series, self.spec.classes, source.name)
-        return targets.numbers(series, lambda row: source.where(int(rows[row])))
+            return targets.class_indices(series, self.spec.classes, table.source.name)
+        return targets.numbers(series, table.where)
 
-    def _fit(self, frame: pl.DataFrame, rows: np.ndarray, y: Tensor, target: str) -> None:
+    def _fit(self, frame: pl.DataFrame, rows: np.ndarray, y: Tensor) -> None:
         fitted = Preprocessing.fit(frame, self.columns, rows, self.scaling, self.max_categories)
         self.preprocessing = fitted
         numbers = y[torch.from_numpy(rows)].double() if self.spec.target == "number" else None
@@ -158,7 +145,7 @@ class Tabular(Data):
         self.spec = DataSpec(
             kind="table",
             target=self.spec.target,
-            target_name=target,
+            target_name=self.spec.target_name,
             classes=self.spec.classes,
             numeric=fitted.numeric,
             categories=fitted.categories,
@@ -199,30 +186,24 @@ class Tabular(Data):
         Unknown columns become a warning, a missing one a DataError."""
         source = self._source(Path(path))
         names = source.header
-        self._check_columns(names, source.name)
+        check_columns(names, self.columns, source.name)
         known = {column.name for column in self.columns}
         unknown = [name for name in names if name not in known]
         if unknown:
-            self.warnings.append(f"`{source.name}` has columns that training did not see, left out: {', '.join(unknown)}")
+            self.warnings.append(f"columns of `{source.name}` that training did not see: {', '.join(unknown)}")
         target = self._target_name
         if with_target and target not in names:
             raise DataError(f"`{source.name}` has no target column `{target}`{did_you_mean(target, names)}")
         read_target = target in names and with_target is not False
         start = 0
         for frame in source.batches(rows):
-            at = np.arange(start, start + len(frame), dtype=np.int64)
+            table = Table.of(source, frame, start)
             start += len(frame)
             if read_target:
-
-                def line(row: int, at: np.ndarray = at) -> str:
-                    return source.where(int(at[row]))
-
-                frame, kept = targets.drop_missing(frame, target, self.missing_target, source.name, line)
-                at = at[kept]
-            table = self._typed(Table(source, frame, at))
+                table = table.with_target(target, self.missing_target)
             assert self.preprocessing is not None
-            x = torch.from_numpy(self.preprocessing.transform(table.frame))
-            yield Chunk(x, self._y(frame.get_column(target), source, at) if read_target else None, at, frame)
+            x = torch.from_numpy(self.preprocessing.transform(table.typed(self.columns, self.missing).frame))
+            yield Chunk(x, self._y(table) if read_target else None, table.rows, table.frame)
         if start == 0:
             raise DataError(f"`{source.name}` has no data rows; it must hold at least one row below its header")
 
@@ -230,7 +211,7 @@ class Tabular(Data):
         """Raw values, read from the file again: nothing is kept in memory for it."""
         rows = self.split(split).rows
         file = split if split != "train" and self.paths[split] and not (self.plan.folds and split == "test") else "main"
-        source = self._source(self._locate(str(self.paths[file])))
+        source = self._source(locate(str(self.paths[file]), self.root, self.origin))
         if name not in source.header:
             raise DataError(f"no column `{name}` in `{source.name}`{did_you_mean(name, source.header)}")
         text = [as_text(batch.get_column(name)) for batch in source.batches(65_536)]
@@ -267,72 +248,27 @@ class Tabular(Data):
 
     @property
     def _target_name(self) -> str:
-        assert self.target is not None  # _read has checked it
+        assert self.target is not None  # checked by _read
         return self.target
 
-    def _target_name_in(self, source: Source) -> str:
+    def _check_target(self, source: Source) -> None:
         names = source.header
         if self.target is None:
-            raise UsageError(f"`data.target` is not set: name the column to predict; `{source.name}` has: {_listed(names)}")
+            raise UsageError(
+                f"`data.target` is not set: name the column to predict; `{source.name}` has: {_listed(names)}"
+            )
         if self.target not in names:
             near = did_you_mean(self.target, names) or f"; it has: {_listed(names)}"
             raise DataError(f"no column `{self.target}` in `{source.name}`{near}")
-        return self.target
 
     def _source(self, path: Path) -> Source:
         return Source(path, self.delimiter, self.encoding, self.missing_values)
-
-    def _locate(self, path: str) -> Path:
-        """Below `root` when it is there, else as given; for a named data set, where to get it."""
-        below = Path(self.root, path) if self.root is not None else Path(path)
-        if below.exists() or not self.origin or Path(path).exists():
-            return below if below.exists() else Path(path)
-        raise DataError(
-            f"cannot read `{below}`: no such file; get it from {self.origin} and put it there, "
-            "or point `paths.data` (or TRAINCTL_DATA) to the folder that has it"
-        )
 
     def _no_features(self) -> dict[str, str]:
         skip = {self._target_name: "the target"}
         if self.plan.column is not None and self.plan.kind in ("group", "hash", "column"):
             skip.setdefault(self.plan.column, "used by data.split")
         return skip
-
-    def _keys(self, table: Table) -> np.ndarray:
-        name = str(self.plan.column)
-        if name not in table.frame.columns:
-            near = did_you_mean(name, table.frame.columns)
-            raise UsageError(f"`data.split.column` is `{name}`, which is no column of `{table.source.name}`{near}")
-        series = table.frame.get_column(name)
-        if series.null_count():
-            line = table.source.where(int(table.rows[series.is_null().arg_true()[0]]))
-            raise DataError(f"split column `{name}` has {series.null_count()} missing values (first: {line})")
-        if self.plan.kind != "time":
-            return as_text(series).to_numpy()
-        if series.dtype == pl.String:
-            parsed = parse_datetime(series)
-            series = parsed[0] if parsed else to_numbers(series)
-            if series.null_count():
-                raise DataError(f"split column `{name}` holds neither numbers nor dates that can be ordered")
-        return series.to_physical().to_numpy()
-
-    def _check_columns(self, names: Sequence[str], file: str) -> None:
-        missing = [column.name for column in self.columns if column.kind != "drop" and column.name not in names]
-        if missing:
-            listed = ", ".join(f"`{name}`" for name in missing)
-            raise DataError(f"`{file}` has no column {listed}, which training used{did_you_mean(missing[0], names)}")
-
-    def _check_finite(self, frame: pl.DataFrame, source: Source, rows: np.ndarray) -> None:
-        if self.missing == "impute":
-            return
-        for series in frame.iter_columns():
-            bad = (~series.is_finite()).fill_null(False) if series.dtype.is_float() else None
-            if bad is not None and bad.any():
-                count, first = int(bad.sum()), source.where(int(rows[int(bad.arg_true()[0])]))
-                raise DataError(
-                    f"column `{series.name}` has {count} non-finite value{'s' * (count != 1)} ({first}); "
-                    "set `data.missing=impute` to treat NaN and infinity as missing"
-                )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -22,16 +22,17 @@ def target_kind(series: pl.Series, declared: str) -> Literal["class", "number"]:
         return declared  # type: ignore[return-value]
     if declared != "auto":
         raise UsageError(f"`data.target_kind` is {declared!r}; it must be auto, class or number")
-    present = series.drop_nulls()
+    present, integers = series.drop_nulls(), series.dtype.is_integer()
     if present.dtype == pl.String:
-        numbers = to_numbers(present)
-        if numbers.null_count() < 0.1 * len(present):
-            present = numbers.drop_nulls()  # a mistake among numbers is reported when they are read
+        found = to_numbers(present)
+        if found.null_count() >= 0.1 * len(present):
+            return "class"
+        integers = not present.str.contains("[.eE]").any()
+        present = found.drop_nulls()  # a mistake among numbers is reported when they are read
     if not present.dtype.is_numeric():
         return "class"
-    whole = present.dtype.is_integer() or bool((present.is_finite() & (present == present.floor())).all())
-    limit = MAX_INTEGER_CLASSES if present.dtype.is_integer() else 2
-    return "class" if whole and present.n_unique() <= limit else "number"
+    whole = bool((present == present.floor()).all()) if present.dtype.is_float() else True
+    return "class" if whole and present.n_unique() <= (MAX_INTEGER_CLASSES if integers else 2) else "number"
 
 
 def find_classes(files: list[pl.Series]) -> tuple[str, ...]:
@@ -53,7 +54,11 @@ def class_indices(series: pl.Series, classes: tuple[str, ...], source: str) -> T
     text = as_text(series)
     if set(classes) <= {"true", "false"}:
         text = text.str.to_lowercase()
-    codes = text.cast(pl.Enum(list(classes)), strict=False).to_physical()
+    codes = text.cast(pl.Enum(list(classes)), strict=False).to_physical().cast(pl.Int64)
+    if codes.null_count():  # 1, 1.0 and 01 are one label
+        values = to_numbers(pl.Series(classes)).to_list()
+        by_value = {value: index for index, value in enumerate(values) if value is not None}
+        codes = codes.fill_null(to_numbers(text).replace_strict(by_value, default=None, return_dtype=pl.Int64))
     if codes.null_count():
         unknown = text.filter(codes.is_null())
         count = int((unknown == unknown[0]).sum())
@@ -61,7 +66,7 @@ def class_indices(series: pl.Series, classes: tuple[str, ...], source: str) -> T
             f"class '{unknown[0]}' is in `{source}` ({count} row{'s' * (count != 1)}) but not in train, "
             f"which has {len(classes)} classes: {', '.join(classes[:10])}"
         )
-    return torch.from_numpy(codes.cast(pl.Int64).to_numpy(writable=True))
+    return torch.from_numpy(codes.to_numpy(writable=True))
 
 
 def numbers(series: pl.Series, where: Where) -> Tensor:
@@ -77,20 +82,20 @@ def numbers(series: pl.Series, where: Where) -> Tensor:
     return torch.from_numpy(values.to_numpy().astype(np.float32))
 
 
-def drop_missing(frame: pl.DataFrame, target: str, policy: str, source: str, where: Where) -> tuple[pl.DataFrame, np.ndarray]:
-    """Rows that have a target and their row numbers; DataError for the others unless `policy` is drop."""
-    series = frame.get_column(target)
-    missing = series.is_null() | (series.is_nan() if series.dtype.is_float() else False)
-    rows = np.arange(len(frame), dtype=np.int64)
+def missing_rows(series: pl.Series) -> pl.Series:
+    """True where there is no target; NaN, also written as text, is none."""
+    if series.dtype == pl.String:
+        return series.is_null() | series.str.strip_chars().str.to_lowercase().is_in(["", "nan"]).fill_null(True)
+    return series.is_null() | series.is_nan() if series.dtype.is_float() else series.is_null()
+
+
+def check_missing(missing: pl.Series, target: str, policy: str, source: str, where: Where) -> None:
+    """DataError for rows without a target unless `policy` is drop and some rows have one."""
     count = int(missing.sum())
-    if not count:
-        return frame, rows
+    if count == len(missing):
+        raise DataError(f"no row of `{source}` has a target `{target}`; check `data.target`")
     if policy == "error":
-        first = where(int(missing.arg_true()[0]))
         raise DataError(
-            f"{count} row{'s have' if count > 1 else ' has'} no target `{target}` in `{source}` (first: {first}); "
-            "set `data.missing_target=drop` to leave them out"
+            f"{count} row{'s have' if count > 1 else ' has'} no target `{target}` in `{source}` "
+            f"(first: {where(int(missing.arg_true()[0]))}); set `data.missing_target=drop` to leave them out"
         )
-    if count == len(frame):
-        raise DataError(f"no row of `{source}` has a target `{target}`")
-    return frame.filter(~missing), rows[~missing.to_numpy()]
