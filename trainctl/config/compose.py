@@ -22,7 +22,7 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from trainctl.config import location
+from trainctl.config import listing
 from trainctl.config.mistakes import Layers, leaves, text
 from trainctl.config.overrides import parse, refuse_sweep
 from trainctl.config.source import FROM_RUN, published
@@ -42,7 +42,7 @@ def compose(
     """
     parsed = parse(overrides)
     refuse_sweep(parsed)
-    folders = config_folders(config_dir)
+    folders = listing.folders(config_dir)
     _check_verb(verb, folders[0], source)
     groups = frozenset(key for key, node in (source or {}).items() if isinstance(node, dict))
     layers = Layers(verb, folders, groups, partial(_compose, verb, folders))
@@ -54,15 +54,6 @@ def compose(
             raise layers.explain(error, parsed) from error
         layers.check_additions(parsed)
     return config
-
-
-def config_folders(config_dir: Path | None = None) -> list[Path]:
-    """Where options are looked up: our conf/ first, then the user's (given, or ./conf) if there is one."""
-    ours = location.conf_dir().resolve()
-    if config_dir is not None and not config_dir.is_dir():
-        raise UsageError(f"config folder `{config_dir}` does not exist; pass a folder with `--config-dir`")
-    user = (config_dir or Path("conf")).absolute()
-    return [ours, user] if user.is_dir() and user.resolve() != ours else [ours]
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
