@@ -90,7 +90,7 @@ class Data(pl.LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if size is not None and (not isinstance(size, int) or size < 1):
+            if size is not None and (type(size) is not int or size < 1):
                 raise UsageError(f"`data.{name}` is {size!r}; it must be a whole number of 1 or more")
         self.batch_size, self.eval_batch_size, self.drop_last = batch_size, eval_batch_size, drop_last
         self.split_config, self.seed = dict(split or {}), seed
@@ -118,9 +118,7 @@ class Data(pl.LightningDataModule, ABC):
 
     def stream(self, path: Path | str, rows: int = 65536) -> Iterator[Chunk]:
         """Read a new file or folder piece by piece, preprocessed as the training data was."""
-        raise DataError(
-            f"{type(self).__name__} cannot read new files such as `{path}`; train on files to predict files"
-        )
+        raise DataError(f"{type(self).__name__} cannot read new files such as `{path}`; train on a file instead")
 
     def column(self, name: str, split: str) -> list[str | None]:
         """Raw values of a column of the source in the rows of `split`."""
@@ -278,8 +276,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(
-            f"no `{path.name}` in `{path.parent}`; it is written by training: is this a finished run?"
-        ) from None
+        raise DataError(f"no `{path.name}` in `{path.parent}`; name the folder of a finished run") from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read `{path}`: {error}") from None

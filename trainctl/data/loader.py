@@ -42,9 +42,9 @@ class InMemoryLoader:
 
     x [N, ...], y [N, ...] or None; shuffle=True means training: a new order each epoch, and every rank gets the same
     number of rows (the tail of the order is dropped). shuffle=False means evaluation: each row exactly once over all
-    ranks, in order, rank r taking rows r::world_size; a rank may get none. `device` moves the tensors once, at the
-    start; `pin` puts what is handed out in pinned memory instead; `prefetch` gathers one piece ahead in a thread.
-    reshuffle=False keeps the order of epoch 0. DataError when training would see no batch at all.
+    ranks, in order, rank r taking rows r::world_size; a rank may get one batch of none. `device` moves the tensors
+    once, at the start; `pin` puts what is handed out in pinned memory instead; `prefetch` gathers one piece ahead in
+    a thread; reshuffle=False keeps the order of epoch 0. DataError when training would see no batch at all.
     """
 
     def __init__(
