@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from trainctl import metrics
 from trainctl.data.spec import DataSpec
 from trainctl.errors import DivergedError
+from trainctl.schedulers import as_schedule
 from trainctl.tasks.ema import WeightAverage
 from trainctl.tasks.gather import gather_rows
 from trainctl.tasks.training import Augment, Batch, Progress, Training
@@ -24,14 +26,12 @@ from trainctl.tasks.training import Augment, Batch, Progress, Training
 class Task(pl.LightningModule):
     """A net, its loss and its metrics; subclasses give `loss`, `predict_outputs` and `measure`."""
 
-    monitor = "val/loss"
-    mode: Literal["min", "max"] = "min"
-
     def __init__(self, net: nn.Module, spec: DataSpec, training: Training | None = None, l1: float = 0.0) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.net, self.spec, self.training_options, self.l1 = net, spec, training, l1
         self.progress = Progress()
+        self.monitor, self.mode = "val/loss", "min"
         self.augment: Augment | None = None
         self.stop_requested: Callable[[], bool] = lambda: False
         self.average: WeightAverage | None = None
@@ -52,9 +52,13 @@ class Task(pl.LightningModule):
         """Class probabilities [N, C], or values [N] in the user's unit."""
         raise TypeError(f"{type(self).__name__} must define predict_outputs()")
 
-    def measure(self, predicted: Tensor, y: Tensor, stage: str) -> dict[str, float | None]:
-        """Metrics of a whole split by base name, from `predict_outputs`; `stage` is val or test."""
-        raise TypeError(f"{type(self).__name__} must define measure()")
+    def measure(self, predicted: Tensor, y: Tensor) -> dict[str, float | None]:
+        """The few figures of a whole split that are worth a look each epoch, by base name."""
+        found = metrics.measure(predicted, y, self.spec, full=False)
+        watched = self.monitor.rpartition("/")[2]
+        if watched in metrics.names.produced(self.spec.target)[1:] and watched not in found:
+            found |= metrics.measure(predicted, y, self.spec, only=[watched])
+        return found
 
     # Forward
 
@@ -86,7 +90,7 @@ class Task(pl.LightningModule):
         loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
         steps = math.ceil(num_batches(loader) / options.accumulate_grad_batches)
         epochs = self.trainer.max_epochs or 1
-        self._schedule = options.scheduler(optimizer, total_steps=steps * epochs, steps_per_epoch=steps)
+        self._schedule = as_schedule(options.scheduler(optimizer, total_steps=steps * epochs, steps_per_epoch=steps))
         config = {"scheduler": self._schedule.scheduler, "interval": self._schedule.interval}
         return {"optimizer": optimizer, "lr_scheduler": config | ({"monitor": self.monitor} if self._schedule.metric else {})}
 
@@ -197,7 +201,8 @@ class Task(pl.LightningModule):
         self.log("train/loss", mean)
         if self._schedule is not None and self._schedule.interval == "epoch":
             if self._schedule.metric:
-                self._schedule.scheduler.step(self.trainer.callback_metrics[self.monitor])
+                value = self.trainer.callback_metrics[self.monitor]
+                self._schedule.scheduler.step(value if self.mode == "min" else -value)
             else:
                 self._schedule.scheduler.step()
         self.progress.epoch += 1
@@ -243,7 +248,7 @@ class Task(pl.LightningModule):
         output = gather_rows(torch.cat([p[0] for p in parts]))
         y = gather_rows(torch.cat([p[1] for p in parts]))
         predicted = self.predict_outputs(output)
-        values = {"loss": self.loss(output, y).item()} | self.measure(predicted, y, stage)
+        values = {"loss": self.loss(output, y).item()} | self.measure(predicted, y)
         if self.trainer.state.fn != "fit":
             self.outputs[stage] = (predicted.cpu(), y.cpu())
         nan = float("nan")

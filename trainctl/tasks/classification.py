@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError
-from trainctl.metrics import quick_classification
 from trainctl.tasks.base import Task
 from trainctl.tasks.training import Training
 
@@ -61,7 +60,3 @@ class Classification(Task):
     def predict_outputs(self, output: Tensor) -> Tensor:
         """Class probabilities [N, C]."""
         return output.softmax(dim=-1)
-
-    def measure(self, predicted: Tensor, y: Tensor, stage: str) -> dict[str, float | None]:
-        """Accuracy and AUROC each epoch; the whole set is made by `metrics.evaluate_outputs`."""
-        return quick_classification(predicted, y)

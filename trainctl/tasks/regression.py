@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError
-from trainctl.metrics import quick_regression
 from trainctl.tasks.base import Task
 from trainctl.tasks.training import Training
 
@@ -39,7 +38,3 @@ class Regression(Task):
     def predict_outputs(self, output: Tensor) -> Tensor:
         """Values [N] in the user's unit."""
         return output.squeeze(-1) * self.spec.target_std + self.spec.target_mean
-
-    def measure(self, predicted: Tensor, y: Tensor, stage: str) -> dict[str, float | None]:
-        """RMSE, MAE and R2 each epoch; the whole set is made by `metrics.evaluate_outputs`."""
-        return quick_regression(predicted, y)

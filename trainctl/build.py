@@ -1,0 +1,202 @@
+"""Config -> data, net, task, callbacks, loggers, trainer: the only place that instantiates.
+
+A component gets `spec`, `net`, `training`, ... when its signature asks for them, and else only its own keys;
+so a class from anywhere works by `_target_` unchanged.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from torch import nn
+
+from trainctl.callbacks.checkpoint import PlainCheckpointIO
+from trainctl.data.base import Data
+from trainctl.data.spec import DataSpec
+from trainctl.errors import TrainctlError, UsageError
+from trainctl.optimizers import parameter_groups
+from trainctl.tasks.base import Task
+from trainctl.tasks.training import Training
+
+Config = dict[str, Any]
+
+
+def component(node: Config, **available: Any) -> Any:
+    """Instantiate a node; of `available`, what its signature names and the node does not set is passed on."""
+    wanted = _parameters(node["_target_"])
+    given = {k: v for k, v in available.items() if k in wanted and k not in node}
+    try:
+        return instantiate(node, _convert_="all", **given)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, TrainctlError):
+            cause = cause.__cause__
+        raise cause or _unusable(node, error) from error
+
+
+def _parameters(target: str) -> set[str]:
+    try:
+        return set(inspect.signature(get_object(target)).parameters)
+    except (ValueError, TypeError):
+        return set()
+    except Exception as error:
+        raise UsageError(f"`{target}` cannot be imported: {str(error).splitlines()[0]}") from error
+
+
+def _unusable(node: Config, error: Exception) -> UsageError:
+    reason = str(error.__cause__ or error).splitlines()[0]
+    return UsageError(f"`{node['_target_']}` cannot be made from its config: {reason}")
+
+
+def data(config: Config, preprocessing: Path | None = None) -> pl.LightningDataModule:
+    """The data module, not yet set up; `preprocessing` is the folder of a run whose fitted state it must keep."""
+    made = component(config["data"], seed=config.get("seed", 0), root=config.get("paths", {}).get("data", "data"))
+    if not isinstance(made, pl.LightningDataModule):
+        raise UsageError(f"`data._target_` must be a LightningDataModule, got {type(made).__name__}")
+    if isinstance(made, Data):
+        if preprocessing is not None:
+            made.restore(preprocessing)
+        made.limit_batches = config["trainer"].get("limit_batches")
+    return made
+
+
+def net(config: Config, spec: DataSpec) -> nn.Module:
+    """The net, initialised from the seed alone: nothing drawn before changes it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.get("seed", 0))
+        made = component(config["model"], spec=spec)
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"`model._target_` must be a torch.nn.Module, got {type(made).__name__}")
+    return made
+
+
+def task(config: Config, spec: DataSpec | None, data: Any = None, fit: bool = False) -> pl.LightningModule:
+    """The task with its net; `fit` adds what training needs. A foreign LightningModule is taken as it is."""
+    wanted = _parameters(config["task"]["_target_"])
+    available: Config = {"seed": config.get("seed", 0)}
+    if spec is not None:
+        available["spec"] = spec
+    if "net" in wanted:
+        if spec is None:
+            raise UsageError("this data has no spec; give it a `spec` attribute or name a task that builds its own net")
+        available["net"] = net(config, spec)
+        freeze(available["net"], config.get("freeze") or [])
+        if config.get("compile"):
+            available["net"].compile()
+    if "training" in wanted and fit:
+        available["training"] = training(config)
+        available["class_counts"] = _class_counts(data, spec)
+    made = component(config["task"], **available)
+    if not isinstance(made, pl.LightningModule):
+        raise UsageError(f"`task._target_` must be a LightningModule, got {type(made).__name__}")
+    if isinstance(made, Task) and fit:
+        made.augment = getattr(data, "augment", None)
+    return made
+
+
+def _class_counts(data: Any, spec: DataSpec | None) -> list[int] | None:
+    if spec is None or spec.target != "class" or not isinstance(data, Data):
+        return None
+    return cast(list[int], torch.bincount(data.split("train").y, minlength=len(spec.classes)).tolist())  # type: ignore[arg-type]
+
+
+def freeze(net: nn.Module, patterns: Sequence[str]) -> None:
+    """Keep the parameters whose names match a pattern as they are; UsageError when a pattern matches none."""
+    names = dict(net.named_parameters())
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matched = [n for n in names if fnmatch.fnmatchcase(n, pattern) or n.startswith(pattern.rstrip(".*") + ".")]
+        if not matched:
+            raise UsageError(f"`freeze` pattern '{pattern}' matches no parameter; there are: {', '.join(names)}")
+        for name in matched:
+            names[name].requires_grad_(False)
+    if names and not any(p.requires_grad for p in names.values()):
+        raise UsageError("`freeze` leaves nothing to train; free at least one parameter")
+
+
+def training(config: Config) -> Training:
+    """How the task is optimised, from optimizer, scheduler, trainer, ema and seed."""
+    trainer_config = config["trainer"]
+    scheduler = config.get("scheduler") or {}
+    return Training(
+        optimizer=partial(optimizer, config["optimizer"]),
+        scheduler=component(scheduler) if scheduler.get("_target_") else None,
+        gradient_clip_val=trainer_config.get("gradient_clip_val"),
+        accumulate_grad_batches=trainer_config.get("accumulate_grad_batches", 1),
+        ema=config.get("ema"),
+        seed=config.get("seed", 0),
+    )
+
+
+def optimizer(node: Config, net: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:
+    """The optimizer over `net`'s trainable parameters, biases and norms free of weight decay."""
+    node = dict(node) if lr is None else {**node, "lr": lr}
+    groups = parameter_groups(net, float(node.get("weight_decay") or 0.0))
+    make: Callable[..., Any] = component(node)
+    made = make(groups)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UsageError(f"`optimizer._target_` must be a torch optimizer, got {type(made).__name__}")
+    return made
+
+
+def callbacks(config: Config, monitor: str, mode: str) -> list[pl.Callback]:
+    """The callbacks of the config; they watch the run's monitor unless they name their own."""
+    nodes = [n for n in (config.get("callbacks") or {}).values() if isinstance(n, dict) and n.get("_target_")]
+    return [component(node, monitor=monitor, mode=mode) for node in nodes]
+
+
+def loggers(config: Config, folder: Path) -> list[Any]:
+    """The loggers of the config, writing below the run."""
+    nodes = config.get("logger") or {}
+    nodes = [nodes] if nodes.get("_target_") else [n for n in nodes.values() if isinstance(n, dict) and n.get("_target_")]
+    return [component(node, save_dir=str(folder)) for node in nodes]
+
+
+def trainer(config: Config, folder: Path, callbacks: Sequence[pl.Callback] = (), loggers: Sequence[Any] = ()) -> pl.Trainer:
+    """A Lightning Trainer that shows, saves and logs nothing by itself; our callbacks do."""
+    options = config["trainer"]
+    limit = options.get("limit_batches")
+    return pl.Trainer(
+        accelerator=options["accelerator"],
+        devices=options["devices"],
+        strategy=options["strategy"],
+        num_nodes=options.get("num_nodes", 1),
+        precision=options["precision"],
+        max_epochs=options.get("max_epochs"),
+        deterministic=options.get("deterministic", False),
+        profiler=options.get("profiler"),
+        limit_train_batches=limit,
+        limit_val_batches=limit,
+        limit_test_batches=limit,
+        callbacks=list(callbacks),
+        logger=list(loggers) or False,
+        plugins=[PlainCheckpointIO()],
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=bool(callbacks),
+        use_distributed_sampler=True,
+    )
+
+
+def seconds(text: str | int | float | None) -> float | None:
+    """A duration as seconds: 90, 10m, 1h30m, 45s or Lightning's DD:HH:MM:SS; None stays None."""
+    if text is None or isinstance(text, int | float):
+        return text
+    if re.fullmatch(r"\d+(:\d+){1,3}", text):
+        parts = [int(p) for p in text.split(":")]
+        return float(sum(p * w for p, w in zip(reversed(parts), (1, 60, 3600, 86400), strict=False)))
+    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.replace(" ", ""))
+    if not found or not text.strip():
+        raise UsageError(f"`trainer.max_time` must be a duration such as 10m, 1h30m or 00:01:30:00, got '{text}'")
+    return sum(float(p or 0) * w for p, w in zip(found.groups(), (86400, 3600, 60, 1), strict=True))

@@ -1,0 +1,144 @@
+"""When checkpoints are written, and what a resumed fit does with one.
+
+Lightning's ModelCheckpoint leaves `last` stale, swallows failed writes and is atomic only within one file
+system; this one writes `last` at every epoch end and when stopped, and `best` when the monitor improved.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from pytorch_lightning.callbacks import Checkpoint as LightningCheckpoint
+
+from trainctl.callbacks.early_stopping import EarlyStopping
+from trainctl.callbacks.time_limit import TimeUp
+from trainctl.errors import DivergedError, RunError, Stopped
+from trainctl.tasks.base import Task
+
+
+class Store(Protocol):
+    """Where checkpoints go; `run` knows the files, this module knows the moments."""
+
+    def temp(self) -> Path:
+        """A temporary name in the checkpoint folder."""
+
+    def commit(self, temporary: Path, best: bool, info: dict[str, Any]) -> None:
+        """Make the written file `last`, and `best` when it is."""
+
+    def failure(self, error: Exception, path: Path) -> Exception:
+        """The sentence for a failed write."""
+
+
+
+class PlainCheckpointIO(CheckpointIO):
+    """Saves and loads built-ins and tensors only; nothing is ever unpickled."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write to `path`, a temporary name in the checkpoint folder; `Checkpoint` commits it."""
+        torch.save(checkpoint, path)
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
+        """Read a checkpoint; RunError when it holds anything but tensors and built-ins."""
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:
+            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+            raise RunError(f"`{Path(path).name}` cannot be read as a checkpoint of tensors ({reason}); refused") from None
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Lightning asks for this only through its own ModelCheckpoint, which is not used."""
+        Path(path).unlink(missing_ok=True)
+
+
+class Checkpoint(LightningCheckpoint):
+    """Writes through a store that makes a file `last` (and `best`) atomically; a failed write is an error."""
+
+    def __init__(self, store: Store, monitor: str, mode: Literal["min", "max"]) -> None:
+        self.store, self.monitor, self.mode = store, monitor, mode
+        self.best_score: float | None = None
+        self.best_epoch: int | None = None
+        self.saved = False
+
+    # Writing
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """`last` always; `best` when the monitor improved, or when it is undefined and there is no best yet."""
+        score = trainer.callback_metrics.get(self.monitor)
+        value = float(score) if score is not None else math.nan
+        better = self._improves(value)
+        if better:
+            self.best_score, self.best_epoch = (None if math.isnan(value) else value), trainer.current_epoch
+        self.save(trainer, better)
+
+    def _improves(self, value: float) -> bool:
+        if self.monitor.endswith("/loss") and not math.isfinite(value) and not math.isnan(value):
+            raise DivergedError(f"{self.monitor} is {value}")
+        if math.isnan(value):
+            return self.best_epoch is None
+        if self.best_score is None:
+            return True
+        return value < self.best_score if self.mode == "min" else value > self.best_score
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """A stopped task keeps its exact place; after any other failure the last epoch's checkpoint stands."""
+        if isinstance(exception, (Stopped, TimeUp)) and isinstance(pl_module, Task) and pl_module.progress.stopped:
+            self.save(trainer, best=False)
+
+    def save(self, trainer: pl.Trainer, best: bool) -> None:
+        """Write the trainer's state to a temporary file in the checkpoint folder and commit it."""
+        temporary = self.store.temp() if trainer.is_global_zero else Path(trainer.default_root_dir) / "unused"
+        try:
+            trainer.save_checkpoint(temporary)
+        except (OSError, RuntimeError) as error:
+            raise self.store.failure(error, temporary) from error
+        if trainer.is_global_zero:
+            midway = _is_midway(trainer)
+            epoch = trainer.current_epoch + (0 if midway else 1)
+            self.store.commit(temporary, best, {"epoch": epoch, "step": _step(trainer), "midway": midway})
+        self.saved = True
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Lightning's loop state gives way to (epoch, step): with chunks its batch counts mean nothing."""
+        checkpoint.pop("loops", None)
+        midway = _is_midway(trainer)
+        checkpoint["place"] = {
+            "epoch": trainer.current_epoch + (0 if midway else 1),
+            "step": _step(trainer),
+            "done": not midway and any(c.triggered for c in trainer.callbacks if isinstance(c, EarlyStopping)),  # type: ignore[attr-defined]
+            "threads": torch.get_num_threads(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far."""
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+
+    # Resuming
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the fit loop at the epoch to go on with."""
+        place = checkpoint["place"]
+        progress = trainer.fit_loop.epoch_progress.current
+        progress.ready = progress.started = progress.processed = progress.completed = place["epoch"]
+        loop = trainer.fit_loop.epoch_loop
+        loop.manual_optimization.optim_step_progress.total.completed = place["step"]
+        loop.automatic_optimization.optim_progress.optimizer.step.total.completed = place["step"]
+        trainer.should_stop = place["done"]
+
+
+def _is_midway(trainer: pl.Trainer) -> bool:
+    module = trainer.lightning_module
+    return isinstance(module, Task) and module.progress.stopped
+
+
+def _step(trainer: pl.Trainer) -> int:
+    module = trainer.lightning_module
+    return module.progress.step if isinstance(module, Task) else trainer.global_step

@@ -1,0 +1,109 @@
+"""The command line and its one error edge: every failure leaves with a sentence and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+import typer
+
+from trainctl.cli import console
+from trainctl.errors import TrainctlError
+
+EXIT_CODES = """Exit codes:
+
+\b
+  0    done
+  1    internal error
+  2    wrong command line or config
+  3    data missing, unreadable or unfit
+  4    checkpoint or run directory missing, damaged, busy or refused
+  5    out of memory, disk or permission
+  6    diverged: a loss or monitored metric is not finite
+  7    some jobs of a sweep failed
+  8    a limit that you set was not met
+  130  stopped by Ctrl-C (SIGINT); resume with `trainctl train --resume RUN`
+  143  stopped by SIGTERM; resume likewise
+"""
+
+app = typer.Typer(
+    name="trainctl",
+    help="Train, evaluate and optimise models. A run is a directory with a config; every verb reads one and makes one.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    code = run(given)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The exit code of a command line; nothing but SystemExit(code) leaves `main`."""
+    from trainctl.cli import commands, completion
+
+    if "_TRAINCTL_COMPLETE" in os.environ:
+        return completion.answer(app)
+    assert commands
+    log_to_stderr(arguments)
+    try:
+        result = app(args=list(arguments), standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        return failed(error.format_message(), 2)
+    except click.Abort:
+        return failed("stopped by SIGINT", 130)
+    except TrainctlError as error:
+        if "--traceback" in arguments:
+            traceback.print_exc()
+        return failed(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return failed("stopped by SIGINT", 130)
+    except Exception as error:
+        if "--traceback" in arguments:
+            traceback.print_exc()
+        where = "see error.txt of the run, or repeat with --traceback"
+        return failed(f"internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} ({where})", 1)
+
+
+def failed(sentence: str, code: int) -> int:
+    """Print the one line and pass the code on."""
+    console.emit_error(" ".join(sentence.split()))
+    return code
+
+
+def log_to_stderr(arguments: Sequence[str]) -> None:
+    """Plain lines on stderr: what a run tells while it works."""
+    log = logging.getLogger("trainctl")
+    log.propagate = False
+    log.setLevel(logging.DEBUG)
+    log.handlers = [StderrLines()]
+    quiet = "-q" in arguments or "--quiet" in arguments
+    verbose = "-v" in arguments or "--verbose" in arguments
+    log.handlers[0].setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+class StderrLines(logging.Handler):
+    """Writes records as lines; a closed stderr cannot end a run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """`warning: ...` for warnings, the bare text otherwise."""
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        console.write(prefix + record.getMessage(), sys.stderr)

@@ -1,0 +1,267 @@
+"""Verb + overrides -> claimed run directory -> verb(job) -> finished record.
+
+Everything a user can get wrong is found before the directory is claimed and before torch is imported; whatever
+happens afterwards is written into the record: completed, failed (with error.txt) or stopped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from trainctl import check
+from trainctl.check import machine
+from trainctl.config import saved
+from trainctl.config.compose import compose, plain
+from trainctl.errors import ResourceError, RunError, Stopped, TrainctlError, UsageError
+from trainctl.run import directory
+from trainctl.run.run import Run
+
+log = logging.getLogger("trainctl")
+
+RESUMABLE_KEYS = ("trainer.max_epochs", "trainer.max_time", "callbacks.early_stopping.patience", "trainer.threads")
+
+
+@dataclass
+class Options:
+    """How to run a verb, beside its config; plain values, since worker processes get them as JSON."""
+
+    runs_dir: str = "runs"
+    config_dir: str | None = None
+    trust: list[str] = field(default_factory=list)
+    quiet: bool = False
+    allow_data_change: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain built-ins."""
+        return asdict(self)
+
+
+def start(verb: str, overrides: Sequence[str], options: Options, source: Run | None = None) -> Run:
+    """Run `verb` on a new run directory; returns the finished run. `source` is the run that the verb reads."""
+    started = time.perf_counter()
+    given = source.config if source is not None else None
+    if given is not None:
+        check.refuse_untrusted(given, options.trust)
+    config = compose(verb, overrides, _path(options.config_dir), source=given)
+    checked(verb, plain(config), options)
+    content = yaml.safe_load(saved.dump(config))
+    path = directory.claim(Path(options.runs_dir), verb)
+    run = Run.create(path, verb, content, list(overrides), parent=source.path if source else None)
+    with run.lock():
+        return carry_out(run, options, source, resume=False, started=started)
+
+
+def resume(run: Run, overrides: Sequence[str], options: Options) -> Run:
+    """Go on with an interrupted `train` run in its own directory; a completed one is left as it is."""
+    started = time.perf_counter()
+    check.refuse_untrusted(run.config, options.trust)
+    with run.lock():
+        config = extended(run.config, overrides)
+        reason = nothing_left(run, config)
+        if reason:
+            log.warning("%s", reason)
+            return run
+        run.resume(list(overrides))
+        if config != run.config:
+            run.rewrite_config(config)
+        return carry_out(run, options, None, resume=True, started=started)
+
+
+def extended(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The run's config with the few values a resumed run may change; UsageError for any other."""
+    import copy
+
+    config = copy.deepcopy(config)
+    for override in overrides:
+        key, _, value = override.partition("=")
+        key = {"max_epochs": "trainer.max_epochs", "max_time": "trainer.max_time"}.get(key, key)
+        if key not in RESUMABLE_KEYS:
+            raise UsageError(
+                f"a resumed run keeps its config; only {', '.join(RESUMABLE_KEYS)} may change, got `{override}`; "
+                "start a new run with `trainctl train --from RUN` instead"
+            )
+        node = config
+        *parents, last = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = yaml.safe_load(value)
+    problems = check.check("train", config)
+    if problems:
+        raise UsageError("; ".join(problems))
+    return config
+
+
+def nothing_left(run: Run, config: dict[str, Any]) -> str | None:
+    """Why a completed run has nothing to go on with, or None."""
+    if run.status != "completed":
+        return None
+    done, limit = run.record.get("epochs", 0), config["trainer"].get("max_epochs")
+    if config == run.config:
+        return f"run is already complete (epoch {done} of {limit}); use trainer.max_epochs= to extend"
+    return None
+
+
+def checked(verb: str, config: dict[str, Any], options: Options) -> None:
+    """All problems of a config in one UsageError, before anything is created."""
+    problems = check.check(verb, config, _path(options.config_dir))
+    if len(problems) == 1:
+        raise UsageError(problems[0])
+    if problems:
+        raise UsageError(f"{len(problems)} problems in the config: " + "; ".join(problems))
+
+
+def carry_out(run: Run, options: Options, source: Run | None, resume: bool, started: float | None = None) -> Run:
+    """The run's verb, in this process or over several; then its record says how it ended."""
+    started = time.perf_counter() if started is None else started
+    with recorded(run), signals_raise():
+        count = processes(run.config)
+        if count > 1:
+            from trainctl import supervisor
+
+            supervisor.run(run, options, source, resume, count)
+            return Run.open(run.path)
+        work(run, options, source, resume, started)
+    return run
+
+
+def work(run: Run, options: Options, source: Run | None, resume: bool, started: float, rank: int = 0) -> None:
+    """Import the verb, do it, and finish the record (rank 0)."""
+    importing = time.perf_counter()
+    user_code_importable(options)
+    # Lightning and torch warn about what trainctl decides on purpose; what matters to a user is said by us.
+    quieten()
+    verb: Callable[..., Any] = getattr(importlib.import_module(f"trainctl.verbs.{run.verb}"), run.verb)
+    job_module = importlib.import_module("trainctl.verbs.job")
+    job = job_module.Job(
+        run, source, resume, options.quiet or rank > 0, options.allow_data_change, rank, arguments=options.arguments
+    )
+    job.clock("import", importing)
+    outcome = verb(job)
+    if rank > 0:
+        return
+    from trainctl.reporting import report
+
+    report.write(run, outcome.metrics, outcome.intervals, status="completed")
+    job.clock("total", started)
+    artifacts = {**outcome.artifacts, "report": "report.html"}
+    run.finish(outcome.metrics, outcome.intervals, job.timing, artifacts, **outcome.fields)
+
+
+@contextmanager
+def recorded(run: Run) -> Iterator[None]:
+    """Whatever ends the verb is written into the run's record and log; users' errors become one sentence."""
+    handler = logging.FileHandler(run.path / f"{run.verb}.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    except BaseException as error:
+        told = explained(error, run)
+        log.debug("%s", traceback.format_exc())
+        if isinstance(told, Stopped):
+            run.stop(told.signum, str(told))
+        else:
+            run.fail(told, getattr(told, "exit_code", 1), traceback.format_exc())
+        if told is error:
+            raise
+        raise told from error
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def explained(error: BaseException, run: Run) -> BaseException:
+    """The TrainctlError that says what happened, where there is one."""
+    if isinstance(error, Stopped) and run.verb == "train" and (run.path / "checkpoints").exists():
+        return Stopped(error.signum, f"{error}; resume with `trainctl train --resume {run.path}`")
+    if isinstance(error, TrainctlError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Stopped(signal.SIGINT)
+    text = str(error)
+    memory = isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower()
+    if memory and not isinstance(error, ImportError):
+        size = run.config.get("data", {}).get("batch_size")
+        return ResourceError(f"out of memory (batch {size}); try a smaller `data.batch_size=`")
+    if isinstance(error, OSError) and error.errno in (28, 122, 13, 30):
+        return ResourceError(f"cannot write below `{run.path}`: {(error.strerror or text).lower()}")
+    if not run.path.is_dir():
+        return RunError(f"run dir `{run.path}` vanished; stopping")
+    return error
+
+
+@contextmanager
+def signals_raise() -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGHUP raise Stopped wherever the program is; during fit the Signals callback takes over."""
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        raise Stopped(signum)
+
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    previous = {signum: signal.signal(signum, handle) for signum in signals}
+    try:
+        yield
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def processes(config: dict[str, Any]) -> int:
+    """Worker processes that the trainer config asks for on this machine; several GPUs by `devices=auto` too."""
+    trainer = config.get("trainer") or {}
+    devices = trainer.get("devices", 1)
+    if isinstance(devices, list):
+        return max(1, len(devices))
+    if devices in ("auto", -1, "-1"):
+        return max(1, machine.gpus()) if trainer.get("accelerator") in ("auto", "gpu", "cuda") else 1
+    return int(devices)
+
+
+def user_code_importable(options: Options) -> None:
+    """`_target_: my_pkg.MyNet` is found beside the user's conf folder and in the current directory."""
+    folders = [os.getcwd()] + ([str(Path(options.config_dir).resolve().parent)] if options.config_dir else [])
+    sys.path.extend(f for f in folders if f not in sys.path)
+
+
+def quieten() -> None:
+    """Only warnings from the libraries that have not been dealt with reach the user."""
+    import warnings
+
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch|torchmetrics)(\.|$)")
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def opened(runs_dir: Path, name: str, verb: str | None = None) -> Run:
+    """The run that `name` means; with `verb`, a bare `latest` means the latest of that verb."""
+    text = f"latest:{verb}" if name == "latest" and verb else name
+    run = Run.open(directory.resolve(runs_dir, text))
+    if verb and run.verb != verb:
+        raise RunError(f"`{run.path}` is a run of `{run.verb}`; name a `{verb}` run, as `latest:{verb}`")
+    return run
+
+
+def fine_tune(source: Run, overrides: Sequence[str], options: Options) -> Run:
+    """A new run with the source's data, model and task unless the overrides choose others, from its weights."""
+    chosen = {word.partition("=")[0].lstrip("+~") for word in overrides}
+    kept = [f"{group}=from_run" for group in ("data", "model", "task") if group not in chosen]
+    return start("train", [*kept, *overrides], options, source)

@@ -1,0 +1,230 @@
+"""evaluate: the figures of a finished run on one of its splits or on a new file, with intervals, groups and predictions.
+
+A new file (`data.path=new.csv`) is evaluated whole, with the run's own preprocessing. Every look at the run's test
+split is counted on the run that was trained.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from trainctl import build, metrics
+from trainctl.data.base import Data
+from trainctl.errors import DataError, ResourceError, RunError, UsageError, did_you_mean
+from trainctl.metrics import slices, threshold
+from trainctl.run import files
+from trainctl.run.run import Run
+from trainctl.tasks.base import Task
+from trainctl.verbs import findings, inference, restore
+from trainctl.verbs.job import Job, Outcome
+
+log = logging.getLogger("trainctl")
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure: a split of the run's data, or all rows of `new_file`."""
+
+    split: str
+    new_file: str | None
+    slices: tuple[str, ...]
+    bootstrap: int
+    threshold: Any
+    seed: int
+
+    @classmethod
+    def of(cls, run: Run) -> Options:
+        """Read the run's config; UsageError for a value that cannot be meant."""
+        config, overrides = run.config, run.record.get("overrides", [])
+        node, split = config.get("evaluate") or {}, config.get("split", "test")
+        if split not in SPLITS:
+            raise UsageError(f"no split `{split}`; choose train, val or test{did_you_mean(str(split), SPLITS)}")
+        moved = any(str(override).startswith("data.path=") for override in overrides)
+        if moved and any(str(override).startswith("split=") for override in overrides):
+            raise UsageError("`data.path` names a new file, which is evaluated whole; leave `split` out")
+        named, resamples = node.get("slices") or [], node.get("bootstrap", 1000)
+        if type(resamples) is not int or resamples < 0:
+            raise UsageError(f"`evaluate.bootstrap` must be a whole number of 0 or more, got {resamples!r}")
+        return cls(
+            split,
+            str(config["data"]["path"]) if moved else None,
+            (named,) if isinstance(named, str) else tuple(str(name) for name in named),
+            resamples,
+            node.get("threshold"),
+            node.get("seed", config.get("seed", 0)),
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Outputs of a set of rows, what was true, where the rows are in their source, and their groups by column."""
+
+    outputs: Tensor
+    y: Tensor
+    rows: np.ndarray | None
+    groups: dict[str, list[str | None]]
+
+
+def evaluate(job: Job) -> Outcome:
+    """Measure the source run. Raises RunError (no weights), DataError, UsageError, DivergedError."""
+    started = time.perf_counter()
+    source, options = trained(job.source), Options.of(job.run)
+    torch.set_num_threads(num_threads(job.run, source))
+    data, task = restore.restore(source, job.run.config)
+    trainer = build.trainer(job.run.config, job.run.path)
+    job.clock("setup", started)
+    started = time.perf_counter()
+    if not isinstance(task, Task):
+        return _foreign(job, source, options, trainer, task, data)
+    cut = threshold.check(options.threshold, len(task.spec.classes))
+    if isinstance(cut, str):
+        cut = threshold.best(*_validation(trainer, task, source, job, data, options), cut)
+        log.info("threshold: %.4g, best %s on val", cut, options.threshold)
+    if options.new_file is not None:
+        measured = of_file(trainer, task, data, options.new_file, options.slices)
+    else:
+        measured = of_split(trainer, task, data, options.split, options.slices)
+    job.clock("evaluate", started)
+    return _keep(job, source, options, task, measured, cut) if job.rank == 0 else Outcome({})
+
+
+def trained(source: Run | None) -> Run:
+    """The source run, when it has weights of its own; RunError otherwise."""
+    if source is None:
+        raise RunError("name a run that was trained, e.g. `latest:train`")
+    if source.verb in ("evaluate", "predict"):
+        parent = f"`{files.shown(source.parent)}`" if source.parent else "the run it came from"
+        raise RunError(f"`{source.name}` is a run of `{source.verb}` and has no weights; name {parent} instead")
+    return source
+
+
+def num_threads(run: Run, source: Run) -> int:
+    """As configured, else as in training: another count gives other bits."""
+    wanted, recorded = run.config["trainer"].get("threads", "auto"), source.record.get("threads")
+    if wanted == "auto":
+        return recorded if isinstance(recorded, int) and recorded > 0 else 1
+    return int(wanted)
+
+
+def of_split(trainer: pl.Trainer, task: Task, data: Any, split: str, columns: tuple[str, ...] = ()) -> Measured:
+    """Outputs of a split of the run's own data."""
+    if columns and not isinstance(data, Data):
+        raise DataError(f"no column `{columns[0]}`: {type(data).__name__} has no named columns to slice by")
+    groups = {name: data.column(name, split) for name in columns}
+    outputs, y = inference.outputs(trainer, task, data, split)
+    rows = data.split(split).rows if isinstance(data, Data) else None
+    if rows is not None and len(rows) != len(y):  # trainer.limit_batches
+        rows, groups = rows[: len(y)], {name: values[: len(y)] for name, values in groups.items()}
+    return Measured(outputs, y, rows, groups)
+
+
+def of_file(trainer: pl.Trainer, task: Task, data: Any, path: str, columns: tuple[str, ...] = ()) -> Measured:
+    """Outputs of every row of a new file, read piece by piece."""
+    if not isinstance(data, Data):
+        raise UsageError(f"{type(data).__name__} cannot read new files; evaluate one of its splits with `split=`")
+    groups: dict[str, list[str | None]] = {name: [] for name in columns}
+    rows: list[np.ndarray] = []
+    targets: list[Tensor] = []
+
+    def outputs() -> Iterator[Tensor]:
+        for chunk in data.stream(Path(path), with_target=True):
+            if chunk.y is None:
+                raise DataError(f"`{path}` has no target; `trainctl predict` needs none")
+            targets.append(chunk.y)
+            rows.append(chunk.rows)
+            for name in columns:
+                groups[name] += _column(chunk.frame, name, path)
+            yield inference.forward(trainer, task, data, chunk.x)
+
+    found = torch.cat(list(outputs()))
+    for sentence in data.warnings:
+        log.warning("%s", sentence)
+    return Measured(found, torch.cat(targets), np.concatenate(rows), groups)
+
+
+def _column(frame: Any, name: str, path: str) -> list[str | None]:
+    if frame is None or name not in frame.columns:
+        hint = did_you_mean(name, frame.columns if frame is not None else ())
+        raise DataError(f"no column `{name}` in `{path}`{hint}")
+    import polars
+
+    values: list[str | None] = frame.get_column(name).cast(polars.String).to_list()
+    return values
+
+
+def _validation(
+    trainer: pl.Trainer, task: Task, source: Run, job: Job, data: Any, options: Options
+) -> tuple[Tensor, Tensor]:
+    """Outputs of the run's own validation split, also when a new file is evaluated."""
+    if options.new_file is not None:
+        config = {**job.run.config, "data": source.config["data"]}
+        data = build.data(config, source.path / restore.PREPROCESSING)
+    found = of_split(trainer, task, data, "val")
+    return found.outputs, found.y
+
+
+def _keep(job: Job, source: Run, options: Options, task: Task, measured: Measured, cut: float | None) -> Outcome:
+    """Figures, files and sentences of what was measured."""
+    started = time.perf_counter()
+
+    def report(outputs: Tensor, y: Tensor) -> metrics.Report:
+        return metrics.evaluate_outputs(outputs, y, task.spec, options.bootstrap, options.seed, cut)
+
+    whole = report(measured.outputs, measured.y)
+    by = {name: slices.by_group(measured.outputs, measured.y, groups, report) for name, groups in measured.groups.items()}
+    folder = job.run.path
+    kept = findings.keep(folder, whole, measured.outputs, measured.y, task.spec, measured.rows, cut)
+    if by:
+        files.write_json(folder / "slices.json", by)
+        kept["slices"] = "slices.json"
+    fields: dict[str, Any] = {"rows": whole.rows, "split": options.new_file or options.split}
+    fields |= {"threshold": cut, "resamples": whole.resamples, "gaps": {name: part["gaps"] for name, part in by.items()}}
+    fields |= _look(job, source, options, whole.warnings)
+    log.info("%s: %d rows", options.new_file or options.split, whole.rows)
+    for sentence in fields["warnings"]:
+        log.warning("%s", sentence)
+    job.run.update(**fields)  # the report reads them
+    job.clock("measure", started)
+    stage = options.split
+    return Outcome(
+        {f"{stage}/{name}": value for name, value in whole.metrics.items()},
+        {f"{stage}/{name}": interval for name, interval in whole.intervals.items()},
+        kept,
+        fields,
+    )
+
+
+def _look(job: Job, source: Run, options: Options, warnings: list[str]) -> dict[str, Any]:
+    """Count a look at the source's test split; a source that cannot be written is said, not refused."""
+    if options.split != "test" or options.new_file is not None:
+        return {"warnings": warnings}
+    try:
+        looks = source.count_test_look(by=job.run.name)
+    except ResourceError as error:
+        return {"warnings": [*warnings, f"this look at the test split is not counted: {error}"]}
+    log.info("the test split of `%s` was looked at %d time%s", source.name, looks, "s" * (looks != 1))
+    return {"warnings": warnings, "test_looks": looks}
+
+
+def _foreign(job: Job, source: Run, options: Options, trainer: pl.Trainer, task: Any, data: Any) -> Outcome:
+    """A LightningModule from elsewhere measures itself in its `test_step`."""
+    if options.new_file or options.slices or options.threshold is not None:
+        raise UsageError(
+            f"{type(task).__name__} is not a trainctl task: `data.path`, `evaluate.slices` and "
+            "`evaluate.threshold` need one; leave them out"
+        )
+    trainer.test(task, dataloaders=inference.loader(trainer, data, options.split), verbose=False)
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return Outcome(logged, fields=_look(job, source, options, [])) if job.rank == 0 else Outcome({})

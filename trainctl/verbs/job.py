@@ -1,0 +1,63 @@
+"""What a verb is given."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainctl.run import checkpoints, files
+from trainctl.run.run import Run
+
+
+@dataclass
+class Job:
+    """A claimed run and how to carry it out; `rank` 0 alone writes to the run."""
+
+    run: Run
+    source: Run | None = None
+    resume: bool = False
+    quiet: bool = False
+    allow_data_change: bool = False
+    rank: int = 0
+    timing: dict[str, float] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def clock(self, name: str, started: float) -> None:
+        """Add the seconds since `started` (time.perf_counter) to `<name>_s`."""
+        key = f"{name}_s"
+        self.timing[key] = round(self.timing.get(key, 0.0) + time.perf_counter() - started, 3)
+
+
+@dataclass
+class Outcome:
+    """What a verb found: figures by `stage/name`, their intervals, files by name, and fields for run.json."""
+
+    metrics: dict[str, float | None]
+    intervals: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CheckpointStore:
+    """The run's checkpoint files, as the Checkpoint callback asks for them."""
+
+    path: Path
+
+    def temp(self) -> Path:
+        """A temporary name in the checkpoint folder."""
+        return checkpoints.temp_path(self.path)
+
+    def commit(self, temporary: Path, best: bool, info: dict[str, Any]) -> None:
+        """Make the written file `last`, and `best` when it is."""
+        checkpoints.commit(self.path, temporary, best=best, info=info)
+
+    def failure(self, error: Exception, path: Path) -> Exception:
+        """The sentence for a failed write; torch reports a full disk as a RuntimeError without a reason."""
+        if isinstance(error, OSError):
+            return files.explain(error, path)
+        if "PytorchStreamWriter" in str(error) or "write" in str(error):
+            return files.explain(OSError(28, "No space left on device"), path)
+        return error
