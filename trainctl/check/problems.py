@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from trainctl.check.machine import machine_problems
 from trainctl.check.monitors import monitor_problems
 from trainctl.check.signatures import Parameter, Signature, locate, signature
 from trainctl.check.values import misfit
+from trainctl.config.compose import compose, plain
 from trainctl.config.listing import shipped_keys
-from trainctl.errors import did_you_mean
+from trainctl.config.overrides import OverrideError
+from trainctl.errors import UsageError, did_you_mean
 
 # What `build` passes to whoever has a parameter of that name; the second kind is also set in configs.
 OBJECTS = frozenset(
@@ -40,6 +42,27 @@ def check(verb: str, config: Mapping[str, Any], config_dir: Path | None = None) 
     ):
         found += [problem for problem in problems if problem not in found]
     return found
+
+
+def check_words(
+    verb: str, words: Sequence[str], config_dir: Path | None = None, source: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Everything wrong with a command's override words and with the config they give: what `config check` shows.
+
+    A word that cannot be used is left out, with what it was to choose, so that the rest is still judged.
+    """
+    left, found = list(words), []
+    while True:
+        try:
+            config = plain(compose(verb, left, config_dir, source))
+        except OverrideError as error:
+            found.append(str(error))
+            section = error.word.partition("=")[0] + "."
+            left = [word for word in left if word != error.word and not word.lstrip("+~").startswith(section)]
+        except UsageError as error:
+            return [*found, str(error)]
+        else:
+            return [*found, *(problem for problem in check(verb, config, config_dir) if problem not in found)]
 
 
 def _unread_keys(verb: str, config: Mapping[str, Any]) -> Iterator[str]:

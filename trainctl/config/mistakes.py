@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
+from trainctl.config.overrides import OverrideError
 from trainctl.config.source import FROM_RUN
 from trainctl.errors import UsageError, did_you_mean
 
@@ -45,11 +46,14 @@ class Layers:
             if override.is_delete() or not self.is_group(group):
                 continue
             value = override.value()
-            if isinstance(value, dict):
-                keys = ", ".join(f"`{group}.{key}=...`" for key in value)
-                raise UsageError(f"`{group}` takes the name of an option; set values one by one: {keys}")
-            for option in value if isinstance(value, list) else [value]:
-                self.check_option(group, option)
+            try:
+                if isinstance(value, dict):
+                    keys = ", ".join(f"`{group}.{key}=...`" for key in value)
+                    raise UsageError(f"`{group}` takes the name of an option; set values one by one: {keys}")
+                for option in value if isinstance(value, list) else [value]:
+                    self.check_option(group, option)
+            except UsageError as error:
+                raise OverrideError(str(error), text(override)) from None
 
     def check_option(self, group: str, option: Any) -> None:
         """UsageError unless `option` is exactly one file (or the source run) of `group`."""
@@ -80,10 +84,11 @@ class Layers:
             if len(present) == len(parts) or below_target or (present and present[0] in FREE_NODES):
                 continue
             if not present:
-                raise unknown_key(base, parts, present, node)
+                raise OverrideError(str(unknown_key(base, parts, present, node)), text(override))
             has = _list(node) if isinstance(node, DictConfig) else "a single value"
             parent = ".".join(present)
-            raise UsageError(f"`{parent}` has no parameter `{parts[len(present)]}`; it has: {has}")
+            message = f"`{parent}` has no parameter `{parts[len(present)]}`; it has: {has}"
+            raise OverrideError(message, text(override))
 
     def is_value(self, override: Override) -> bool:
         """Whether the override sets a key, not the option of a group."""
@@ -108,9 +113,10 @@ class Layers:
             parts = override.key_or_group.split(".")
             present, node, _ = _walk(base, parts)
             if len(present) < len(parts) and not override.is_add() and not override.is_force_add():
-                return unknown_key(base, parts, present, node)
+                return OverrideError(str(unknown_key(base, parts, present, node)), text(override))
             if override.is_add() and len(present) == len(parts):
-                return UsageError(f"`{override.key_or_group}` exists already; set it without the `+`")
+                message = f"`{override.key_or_group}` exists already; set it without the `+`"
+                return OverrideError(message, text(override))
         return self.culprit(error, parsed)
 
     def missing_option(self, error: MissingConfigException) -> UsageError:
@@ -132,7 +138,8 @@ class Layers:
             except Exception as first:
                 if count == 0:
                     return UsageError(f"the configuration of `{self.verb}` is broken: {_first_line(first)}")
-                return UsageError(f"cannot apply `{text(parsed[count - 1])}`: {_first_line(first)}")
+                word = text(parsed[count - 1])
+                return OverrideError(f"cannot apply `{word}`: {_first_line(first)}", word)
         return UsageError(_first_line(error))
 
 

@@ -16,8 +16,16 @@ from hydra.errors import HydraException
 from trainctl.errors import UsageError
 
 
+class OverrideError(UsageError):
+    """A mistake in one override; `word` is that override as it was typed."""
+
+    def __init__(self, message: str, word: str) -> None:
+        super().__init__(message)
+        self.word = word
+
+
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """The overrides as Hydra objects; UsageError names the first that cannot be read."""
+    """The overrides as Hydra objects; OverrideError names the first that cannot be read."""
     parser = OverridesParser.create()
     return [_parse_one(parser, text, number) for number, text in enumerate(overrides, start=1)]
 
@@ -34,7 +42,8 @@ def refuse_sweep(parsed: Sequence[Override]) -> None:
             key, value = _split(_text(override))
             plain = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP
             instead = f", or write `{key}=[{value}]` for a list or {_quoted(key, value)} for a text" if plain else ""
-            raise UsageError(f"`{key}={value}` gives several values; add `-m` to run each{instead}")
+            message = f"`{key}={value}` gives several values; add `-m` to run each{instead}"
+            raise OverrideError(message, _text(override))
 
 
 def points(overrides: Sequence[str]) -> list[list[str]]:
@@ -60,19 +69,19 @@ def points(overrides: Sequence[str]) -> list[list[str]]:
 def _parse_one(parser: OverridesParser, text: str, number: int) -> Override:
     key, value = _split(text)
     if not text.strip() or not key.strip("+~ "):
-        raise UsageError(f"override {number} (`{text}`) has no key; write it as `key=value`")
+        raise OverrideError(f"override {number} (`{text}`) has no key; write it as `key=value`", text)
     try:
         return parser.parse_override(text)
     except HydraException as error:
         column = _column(error.__cause__, text)
     if "=" not in text:
-        raise UsageError(f"`{text}` is not an override; write it as `{text}=VALUE`")
+        raise OverrideError(f"`{text}` is not an override; write it as `{text}=VALUE`", text)
     if "=" in value and re.fullmatch(r"[\w./=+-]+", value):
-        raise UsageError(f"cannot read override {number}: the value contains `=`; quote it: {_quoted(key, value)}")
-    raise UsageError(
-        f"cannot read override {number} (`{text}`) at column {column} (`{text[column - 1 :][:10] or 'its end'}`); "
-        f"quote it: {_quoted(key, value)}"
-    )
+        message = f"cannot read override {number}: the value contains `=`; quote it: {_quoted(key, value)}"
+        raise OverrideError(message, text)
+    place = f"`{text[column - 1 :][:10]}`" if column <= len(text) else "its end"
+    message = f"cannot read override {number} (`{text}`) at column {column} ({place}); quote it: {_quoted(key, value)}"
+    raise OverrideError(message, text)
 
 
 def _column(cause: BaseException | None, text: str) -> int:
