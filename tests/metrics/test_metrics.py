@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from trainctl.data.spec import DataSpec
-from trainctl.metrics import evaluate_outputs, measure, quick_classification, quick_regression, slices
+from trainctl.metrics import evaluate_outputs, measure, names, slices
 
 YES_NO = DataSpec(kind="table", target="class", classes=("no", "yes"), numeric=("x",))
 PRICE = DataSpec(kind="table", target="number", target_name="price", numeric=("x",))
@@ -43,24 +43,23 @@ def test_number_intervals_hold_the_estimate() -> None:
 
 def test_groups_and_gaps() -> None:
     outputs, y = torch.tensor([1.0, 2.0, 3.0, 4.0, 9.0]), torch.tensor([1.0, 2.0, 2.0, 5.0, 9.0])
-    found = slices.by_group(outputs, y, ["f", "m", "f", "m", None], lambda o, t: measure(o, t, PRICE, only=["mae"]))
+    found = slices.by_group(outputs, y, ["f", "m", "f", "m", None], lambda o, t: evaluate_outputs(o, t, PRICE, 50))
     assert list(found["groups"]) == ["f", "m", "(missing)"]
-    assert found["groups"]["f"] == {"rows": 2, "metrics": {"mae": 0.5}}
-    assert found["gaps"] == {"mae": 0.5} and found["other_rows"] == 0
+    women = found["groups"]["f"]
+    assert (women["rows"], women["metrics"]["mae"], women["intervals"]["mae"]) == (2, 0.5, (0.0, 1.0))
+    assert (found["gaps"]["mae"], found["other_rows"]) == (0.5, 0)
 
 
 def test_a_gap_needs_two_groups_that_have_the_metric() -> None:
     outputs, y = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 2.0])
-    found = slices.by_group(outputs, y, ["a", "a", "b"], lambda o, t: measure(o, t, PRICE, only=["r2"]), max_groups=1)
-    assert (found["gaps"], found["other_rows"]) == ({"r2": None}, 1)
-    assert slices.by_group(outputs[:0], y[:0], [], lambda o, t: {})["gaps"] == {}
+    found = slices.by_group(outputs, y, ["a", "a", "b"], lambda o, t: evaluate_outputs(o, t, PRICE), max_groups=1)
+    assert (found["gaps"]["r2"], found["other_rows"]) == (None, 1)
+    assert slices.by_group(outputs[:0], y[:0], [], lambda o, t: evaluate_outputs(o, t, PRICE))["gaps"] == {}
 
 
 def test_quick_metrics_are_those_of_the_full_report() -> None:
     probs, y = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]]), torch.tensor([0, 1, 1])
-    assert quick_classification(probs, y) == {"accuracy": 2 / 3, "auroc": 1.0}
-    assert quick_regression(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])) == {
-        "rmse": 0.5**0.5,
-        "mae": 0.5,
-        "r2": 0.5,
-    }
+    assert measure(probs, y, YES_NO, full=False) == {"accuracy": 2 / 3, "auroc": 1.0}
+    values = measure(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]), PRICE, full=False)
+    assert values == {"rmse": 0.5**0.5, "mae": 0.5, "r2": 0.5}
+    assert ["loss", *values] == names.quick("number")

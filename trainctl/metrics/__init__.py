@@ -9,6 +9,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from trainctl.metrics import names
+
+__all__ = ["Report", "evaluate_outputs", "measure", "names"]
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -49,20 +53,6 @@ def measure(
     return regression(outputs, y, full, only)
 
 
-def quick_classification(probs: Tensor, y: Tensor) -> dict[str, float | None]:
-    """The cheap metrics of probs [N, C] that are measured after every epoch."""
-    from trainctl.metrics.classification import classification
-
-    return classification(probs, y, full=False)
-
-
-def quick_regression(pred: Tensor, y: Tensor) -> dict[str, float | None]:
-    """The cheap metrics of pred [N] that are measured after every epoch."""
-    from trainctl.metrics.regression import regression
-
-    return regression(pred, y, full=False)
-
-
 def evaluate_outputs(
     outputs: Tensor, y: Tensor, spec: DataSpec, bootstrap: int = 0, seed: int = 0, threshold: float | None = None
 ) -> Report:
@@ -70,7 +60,7 @@ def evaluate_outputs(
 
     `bootstrap`: how many resamples for the intervals, 0 for none. DivergedError when an output is not finite.
     """
-    from trainctl.metrics import calibration, classification, names, regression
+    from trainctl.metrics import calibration, classification, regression
     from trainctl.metrics.bootstrap import intervals, num_resamples
 
     outputs, y = outputs.cpu(), y.cpu()

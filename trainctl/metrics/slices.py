@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from trainctl.metrics import Report
 
 MISSING = "(missing)"
 
@@ -15,10 +18,10 @@ def by_group(
     outputs: Tensor,
     y: Tensor,
     groups: Sequence[str | None],
-    measure: Callable[[Tensor, Tensor], dict[str, float | None]],
+    report: Callable[[Tensor, Tensor], Report],
     max_groups: int = 50,
 ) -> dict[str, Any]:
-    """{"groups": {value: {"rows": n, "metrics": {...}}}, "gaps": {metric: max - min}} of one raw column.
+    """{"groups": {value: {"rows", "metrics", "intervals"}}, "gaps": {metric: max - min}, "other_rows"} of a raw column.
 
     Most frequent groups first; beyond `max_groups` the rest is left out and counted in "other_rows". A gap is None
     when fewer than two groups have the metric.
@@ -30,7 +33,8 @@ def by_group(
     found: dict[str, dict[str, Any]] = {}
     for value, rows in ordered[:max_groups]:
         index = torch.tensor(rows)
-        found[value] = {"rows": len(rows), "metrics": measure(outputs[index], y[index])}
+        measured = report(outputs[index], y[index])
+        found[value] = {"rows": measured.rows, "metrics": measured.metrics, "intervals": measured.intervals}
     return {
         "groups": found,
         "gaps": _gaps([group["metrics"] for group in found.values()]),

@@ -80,7 +80,7 @@ def _main_figures(metrics: Mapping[str, Any], intervals: Mapping[str, Any]) -> l
     if not stages:
         return []
     wanted = [f"{stages[0]}/{name}" for name in _TILES if f"{stages[0]}/{name}" in metrics]
-    return [(name, short(metrics[name]), _interval(intervals.get(name))) for name in wanted]
+    return [(name.rpartition("/")[2], short(metrics[name]), _interval(intervals.get(name))) for name in wanted]
 
 
 def _metrics_table(metrics: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
@@ -121,7 +121,7 @@ def _confusion(run: Run) -> str:
     note = "Rows are the true classes, columns the predicted ones; shade is the share of the row."
     if found.get("threshold") is not None:
         note += f" '{found['classes'][-1]}' is predicted from a probability of {short(found['threshold'])} on."
-    return html.figure("Confusion matrix", plots.confusion(found["matrix"], found["classes"]), note)
+    return html.figure("Confusion matrix", plots.confusion(found["counts"], found["classes"]), note)
 
 
 def _confused(run: Run) -> str:
@@ -130,7 +130,7 @@ def _confused(run: Run) -> str:
     if not found or len(found["classes"]) <= 4:
         return ""
     classes = found["classes"]
-    pairs = [(n, i, j) for i, row in enumerate(found["matrix"]) for j, n in enumerate(row) if i != j and n]
+    pairs = [(n, i, j) for i, row in enumerate(found["counts"]) for j, n in enumerate(row) if i != j and n]
     worst = sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:10]
     rows = [[classes[i], classes[j], str(count)] for count, i, j in worst]
     body = html.table(["true class", "predicted class", "rows"], rows, numbers_from=2)

@@ -26,6 +26,7 @@ from trainctl.run import files
 from trainctl.run.run import Run
 from trainctl.tasks.base import Task
 from trainctl.verbs import findings, inference, restore
+from trainctl.verbs.forward import forward
 from trainctl.verbs.job import Job, Outcome
 
 log = logging.getLogger("trainctl")
@@ -146,7 +147,7 @@ def of_file(trainer: pl.Trainer, task: Task, data: Any, path: str, columns: tupl
             rows.append(chunk.rows)
             for name in columns:
                 groups[name] += _column(chunk.frame, name, path)
-            yield inference.forward(trainer, task, data, chunk.x)
+            yield forward(trainer, task, data, chunk.x)
 
     found = torch.cat(list(outputs()))
     for sentence in data.warnings:
@@ -183,14 +184,20 @@ def _keep(job: Job, source: Run, options: Options, task: Task, measured: Measure
         return metrics.evaluate_outputs(outputs, y, task.spec, options.bootstrap, options.seed, cut)
 
     whole = report(measured.outputs, measured.y)
-    by = {name: slices.by_group(measured.outputs, measured.y, groups, report) for name, groups in measured.groups.items()}
+    by = {
+        name: slices.by_group(measured.outputs, measured.y, groups, report) for name, groups in measured.groups.items()
+    }
     folder = job.run.path
     kept = findings.keep(folder, whole, measured.outputs, measured.y, task.spec, measured.rows, cut)
     if by:
         files.write_json(folder / "slices.json", by)
         kept["slices"] = "slices.json"
     fields: dict[str, Any] = {"rows": whole.rows, "split": options.new_file or options.split}
-    fields |= {"threshold": cut, "resamples": whole.resamples, "gaps": {name: part["gaps"] for name, part in by.items()}}
+    fields |= {
+        "threshold": cut,
+        "resamples": whole.resamples,
+        "gaps": {name: part["gaps"] for name, part in by.items()},
+    }
     fields |= _look(job, source, options, whole.warnings)
     log.info("%s: %d rows", options.new_file or options.split, whole.rows)
     for sentence in fields["warnings"]:

@@ -41,7 +41,7 @@ def keep(
     write_parquet(frame, folder / "predictions.parquet")
     kept = {"predictions": "predictions.parquet"}
     if spec.target == "class":
-        confusion = {"classes": list(spec.classes), "matrix": report.confusion, "threshold": threshold}
+        confusion = {"classes": list(spec.classes), "counts": report.confusion, "threshold": threshold}
         content: dict[str, Any] = {"confusion": confusion, "calibration": report.calibration}
     else:
         content = {"errors": error_shape(outputs, y, spec.target_name)}

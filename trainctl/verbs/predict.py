@@ -20,8 +20,9 @@ from trainctl.errors import DataError, UsageError, did_you_mean
 from trainctl.metrics import threshold
 from trainctl.run import files
 from trainctl.tasks.base import Task
-from trainctl.verbs import findings, inference, output, restore
+from trainctl.verbs import findings, output, restore
 from trainctl.verbs.evaluate import num_threads, trained
+from trainctl.verbs.forward import forward
 from trainctl.verbs.job import Job, Outcome
 
 log = logging.getLogger("trainctl")
@@ -88,10 +89,12 @@ class Predictor:
 
     def frame(self, chunk: Chunk, path: Path) -> pl.DataFrame:
         """A line per row: its number or file name, copied columns, prediction and probabilities."""
-        outputs = inference.forward(self.trainer, self.task, self.data, chunk.x)
+        outputs = forward(self.trainer, self.task, self.data, chunk.x)
         first = pl.Series("row", chunk.rows) if chunk.names is None else pl.Series("file", list(chunk.names))
         made = findings.prediction_columns(outputs, self.task.spec, self.threshold)
-        return pl.DataFrame([first, *self._copies(chunk, path, self.task.spec, {column.name for column in made}), *made])
+        return pl.DataFrame(
+            [first, *self._copies(chunk, path, self.task.spec, {column.name for column in made}), *made]
+        )
 
     def _copies(self, chunk: Chunk, path: Path, spec: DataSpec, taken: set[str]) -> list[pl.Series]:
         columns = chunk.frame.columns if chunk.frame is not None else []
