@@ -1,4 +1,4 @@
-"""evaluate: the figures of a finished run on one of its splits or on a new file, with intervals, groups and predictions.
+"""evaluate: the figures of a run on one of its splits or on a new file, with intervals, groups and predictions.
 
 A new file (`data.path=new.csv`) is evaluated whole, with the run's own preprocessing. Every look at the run's test
 split is counted on the run that was trained.
@@ -233,5 +233,5 @@ def _foreign(job: Job, source: Run, options: Options, trainer: pl.Trainer, task:
             "`evaluate.threshold` need one; leave them out"
         )
     trainer.test(task, dataloaders=inference.loader(trainer, data, options.split), verbose=False)
-    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    logged: dict[str, float | None] = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return Outcome(logged, fields=_look(job, source, options, [])) if job.rank == 0 else Outcome({})

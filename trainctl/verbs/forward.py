@@ -19,5 +19,5 @@ def forward(trainer: pl.Trainer, task: Task, data: Data, x: Tensor) -> Tensor:
         return task.predict_outputs(torch.zeros((0, task.spec.num_outputs), device=device)).cpu()
     auto = max(data.batch_size, min(4096, EVAL_BATCH_VALUES // max(1, x[:1].numel())))
     with trainer.precision_plugin.forward_context():
-        parts = [task(part.to(device)).float() for part in x.split(data.eval_batch_size or auto)]
+        parts = [task(part.to(device)).float() for part in torch.split(x, data.eval_batch_size or auto)]
     return task.predict_outputs(torch.cat(parts)).cpu()

@@ -15,7 +15,6 @@ import torch
 
 from trainctl import build
 from trainctl.data.base import Chunk, Data
-from trainctl.data.spec import DataSpec
 from trainctl.errors import DataError, UsageError, did_you_mean
 from trainctl.metrics import threshold
 from trainctl.run import files
@@ -92,15 +91,13 @@ class Predictor:
         outputs = forward(self.trainer, self.task, self.data, chunk.x)
         first = pl.Series("row", chunk.rows) if chunk.names is None else pl.Series("file", list(chunk.names))
         made = findings.prediction_columns(outputs, self.task.spec, self.threshold)
-        return pl.DataFrame(
-            [first, *self._copies(chunk, path, self.task.spec, {column.name for column in made}), *made]
-        )
+        return pl.DataFrame([first, *self._copies(chunk, path, {first.name, *(s.name for s in made)}), *made])
 
-    def _copies(self, chunk: Chunk, path: Path, spec: DataSpec, taken: set[str]) -> list[pl.Series]:
+    def _copies(self, chunk: Chunk, path: Path, taken: set[str]) -> list[pl.Series]:
         columns = chunk.frame.columns if chunk.frame is not None else []
         for name in self.copied:
             if name not in columns:
                 raise DataError(f"`predict.keep`: no column `{name}` in `{path}`{did_you_mean(name, columns)}")
-            if name in taken | {"row"}:
+            if name in taken:
                 raise UsageError(f"`predict.keep`: a column `{name}` is made by predict; rename it in `{path}`")
         return [chunk.frame.get_column(name) for name in self.copied]
