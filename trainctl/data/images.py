@@ -57,7 +57,7 @@ class ImageData(Data):
             )
         self.augment = build_augment(self.augment_config, len(classes), (height, width))
 
-    def stream(self, path: Path | str, rows: int = 65536) -> Iterator[Chunk]:
+    def stream(self, path: Path | str, rows: int = 65536, with_target: bool | None = None) -> Iterator[Chunk]:
         """Images below a folder (or one file), in the spec's size and channels; y when they lie in class folders."""
         return stream_images(Path(path), self.spec, rows)
 
