@@ -116,8 +116,11 @@ class Data(pl.LightningDataModule, ABC):
         """JSON-able facts about the source that `describe` includes, such as column decisions."""
         return {}
 
-    def stream(self, path: Path | str, rows: int = 65536) -> Iterator[Chunk]:
-        """Read a new file or folder piece by piece, preprocessed as the training data was."""
+    def stream(self, path: Path | str, rows: int = 65536, with_target: bool | None = None) -> Iterator[Chunk]:
+        """Read a new file or folder piece by piece, preprocessed as the training data was.
+
+        with_target: True demands the target, False never reads it, None takes it when it is there.
+        """
         raise DataError(f"{type(self).__name__} cannot read new files such as `{path}`; train on a file instead")
 
     def column(self, name: str, split: str) -> list[str | None]:
