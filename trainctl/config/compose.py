@@ -76,14 +76,14 @@ def _check_verb(verb: str, conf: Path, source: Mapping[str, Any] | None) -> None
 
 
 def _compose(verb: str, folders: Sequence[Path], words: Sequence[str]) -> DictConfig:
-    extra = [_searchpath(folders[1:])] if len(folders) > 1 else []
     with initialize_config_dir(str(folders[0]), version_base="1.3", job_name=verb):
-        return hydra_compose(verb, overrides=[*extra, *words])
+        return hydra_compose(verb, overrides=[*searchpath(folders), *words])
 
 
-def _searchpath(folders: Sequence[Path]) -> str:
-    quoted = (str(folder).replace("\\", "\\\\").replace("'", "\\'") for folder in folders)
-    return "hydra.searchpath=[" + ",".join(f"'file://{folder}'" for folder in quoted) + "]"
+def searchpath(folders: Sequence[Path]) -> list[str]:
+    """The override that adds all folders but the first to Hydra's search path."""
+    quoted = [str(folder).replace("\\", "\\\\").replace("'", "\\'") for folder in folders[1:]]
+    return ["hydra.searchpath=[" + ",".join(f"'file://{folder}'" for folder in quoted) + "]"] if quoted else []
 
 
 def _unresolved(config: DictConfig, error: OmegaConfBaseException) -> UsageError:

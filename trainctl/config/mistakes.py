@@ -80,7 +80,7 @@ class Layers:
         for override in added:
             assert base is not None
             parts = override.key_or_group.split(".")
-            present, node, below_target = _walk(base, parts)
+            present, node, below_target = walk(base, parts)
             if len(present) == len(parts) or below_target or (present and present[0] in FREE_NODES):
                 continue
             if not present:
@@ -111,7 +111,7 @@ class Layers:
             return self.culprit(error, parsed)
         for override in filter(self.is_value, parsed):
             parts = override.key_or_group.split(".")
-            present, node, _ = _walk(base, parts)
+            present, node, _ = walk(base, parts)
             if len(present) < len(parts) and not override.is_add() and not override.is_force_add():
                 return OverrideError(str(unknown_key(base, parts, present, node)), text(override))
             if override.is_add() and len(present) == len(parts):
@@ -194,7 +194,7 @@ def text(override: Override) -> str:
     return override.input_line or f"{override.get_key_element()}={override.get_value_element_as_str()}"
 
 
-def _walk(base: DictConfig, parts: Sequence[str]) -> tuple[list[str], Any, bool]:
+def walk(base: DictConfig, parts: Sequence[str]) -> tuple[list[str], Any, bool]:
     """The leading parts that exist, the node they lead to, and whether a `_target_` was passed on the way."""
     node: Any = base
     below_target = False
