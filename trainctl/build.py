@@ -36,12 +36,17 @@ def component(node: Config, **available: Any) -> Any:
     wanted = _parameters(node["_target_"])
     given = {k: v for k, v in available.items() if k in wanted and k not in node}
     try:
-        return instantiate(node, _convert_="all", **given)
-    except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, TrainctlError):
-            cause = cause.__cause__
-        raise cause or _unusable(node, error) from error
+        # bound first, called by us: hydra would turn dataclass arguments into dicts
+        make = instantiate({**node, "_partial_": True}, _convert_="all")
+        return partial(make, **given) if node.get("_partial_") else make(**given)
+    except (TrainctlError, MemoryError):
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, TrainctlError):
+            raise cause from error
+        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        raise UsageError(f"`{node['_target_']}` cannot be made from its config: {reason}") from error
 
 
 def _parameters(target: str) -> set[str]:
@@ -51,11 +56,6 @@ def _parameters(target: str) -> set[str]:
         return set()
     except Exception as error:
         raise UsageError(f"`{target}` cannot be imported: {str(error).splitlines()[0]}") from error
-
-
-def _unusable(node: Config, error: Exception) -> UsageError:
-    reason = str(error.__cause__ or error).splitlines()[0]
-    return UsageError(f"`{node['_target_']}` cannot be made from its config: {reason}")
 
 
 def data(config: Config, preprocessing: Path | None = None) -> pl.LightningDataModule:

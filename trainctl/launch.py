@@ -143,9 +143,8 @@ def work(run: Run, options: Options, source: Run | None, resume: bool, started: 
     """Import the verb, do it, and finish the record (rank 0)."""
     importing = time.perf_counter()
     user_code_importable(options)
-    # Lightning and torch warn about what trainctl decides on purpose; what matters to a user is said by us.
-    quieten()
     verb: Callable[..., Any] = getattr(importlib.import_module(f"trainctl.verbs.{run.verb}"), run.verb)
+    quieten()
     job_module = importlib.import_module("trainctl.verbs.job")
     job = job_module.Job(
         run, source, resume, options.quiet or rank > 0, options.allow_data_change, rank, arguments=options.arguments
@@ -239,7 +238,7 @@ def user_code_importable(options: Options) -> None:
 
 
 def quieten() -> None:
-    """Only warnings from the libraries that have not been dealt with reach the user."""
+    """Lightning and torch remark on what trainctl decides on purpose; what matters to a user is said by us."""
     import warnings
 
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from typing import Any
@@ -12,6 +13,8 @@ import pytorch_lightning as pl
 from trainctl.callbacks.record import Row
 from trainctl.tasks.base import Task
 
+log = logging.getLogger("trainctl")
+
 REFRESH_S = 0.25
 
 
@@ -19,25 +22,24 @@ class Show(pl.Callback):
     """`epoch_line(row)` is given to `Record`; the hooks keep a rich progress bar when stderr is a terminal."""
 
     def __init__(self, max_epochs: int | None, monitor: str, quiet: bool = False) -> None:
-        self.max_epochs, self.monitor, self.quiet = max_epochs, monitor, quiet
+        self.max_epochs, self.monitor = max_epochs, monitor
         self.live = sys.stderr.isatty() and not quiet
         self._bar: Any = None
         self._drawn = 0.0
 
     def epoch_line(self, row: Row) -> None:
         """`epoch 3/10  train/loss 0.41  val/loss 0.39  val/accuracy 0.86  0.1 s`, at most 200 bytes."""
-        if self.quiet:
-            return
         names = [k for k in row if "/" in k]
         figures = "  ".join(f"{k} {_short(row[k])}" for k in names)
         total = f"/{self.max_epochs}" if self.max_epochs and self.max_epochs > 0 else ""
         line = f"epoch {row['epoch']}{total}  {figures}"[:180] + f"  {row['seconds']:.2g} s"
-        # A closed pipe must not be able to end training.
+        if self._bar is None:
+            log.info("%s", line)
+            return
+        log.debug("%s", line)
+        # A terminal that is gone must not be able to end training.
         with contextlib.suppress(OSError, ValueError):
-            if self._bar is not None:
-                self._bar.console.print(line, highlight=False, markup=False)
-            else:
-                print(line, file=sys.stderr, flush=True)
+            self._bar.console.print(line, highlight=False, markup=False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar on a terminal."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-import click
 import typer
 
 from trainctl.cli import console
@@ -36,7 +34,6 @@ app = typer.Typer(
     help="Train, evaluate and optimise models. A run is a directory with a config; every verb reads one and makes one.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,20 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code of a command line; nothing but SystemExit(code) leaves `main`."""
-    from trainctl.cli import commands, completion
+    from trainctl.cli import commands
 
-    if "_TRAINCTL_COMPLETE" in os.environ:
-        return completion.answer(app)
     assert commands
     log_to_stderr(arguments)
     try:
-        result = app(args=list(arguments), standalone_mode=False)
+        result = app(args=list(arguments), prog_name="trainctl", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as leaving:
+    except typer.Exit as leaving:
         return leaving.exit_code
-    except click.ClickException as error:
-        return failed(error.format_message(), 2)
-    except click.Abort:
+    except typer.Abort:
         return failed("stopped by SIGINT", 130)
     except TrainctlError as error:
         if "--traceback" in arguments:
@@ -77,6 +70,8 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return failed("stopped by SIGINT", 130)
     except Exception as error:
+        if hasattr(error, "format_message"):  # Typer's own usage errors, which share no public base class
+            return failed(error.format_message(), 2)
         if "--traceback" in arguments:
             traceback.print_exc()
         where = "see error.txt of the run, or repeat with --traceback"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,10 @@ from trainctl.cli.options import (
     Trust,
     Verbose,
 )
-from trainctl.errors import UsageError
+from trainctl.errors import SweepError, UsageError
+from trainctl.launch import Options
+from trainctl.run import files
+from trainctl.run.run import Run
 
 config_app = typer.Typer(help="Look into a config without running it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
@@ -63,7 +67,7 @@ def train(
     return _finished(run, as_json)
 
 
-def _sweep(words: list[str], options, as_json: bool) -> int:  # type: ignore[no-untyped-def]
+def _sweep(words: list[str], options: Options, as_json: bool) -> int:
     from trainctl import sweep
 
     result = sweep.sweep("train", words, options)
@@ -72,8 +76,6 @@ def _sweep(words: list[str], options, as_json: bool) -> int:  # type: ignore[no-
     else:
         console.emit(render.sweep_table(result.rows), f"sweep: {result.path}")
     if result.failed:
-        from trainctl.errors import SweepError
-
         raise SweepError(f"{result.failed} of {len(result.rows)} jobs failed; their records say why")
     return 0
 
@@ -122,7 +124,7 @@ def predict(
     return _finished(launch.start("predict", list(overrides or []), options, source), as_json)
 
 
-def _finished(run, as_json: bool) -> int:  # type: ignore[no-untyped-def]
+def _finished(run: Run, as_json: bool) -> int:
     if as_json:
         console.emit_json(render.run_json(run))
     else:
@@ -130,9 +132,9 @@ def _finished(run, as_json: bool) -> int:  # type: ignore[no-untyped-def]
     return 0
 
 
-def next_commands(run) -> list[str]:  # type: ignore[no-untyped-def]
+def next_commands(run: Run) -> list[str]:
     """What one would type next."""
-    name = render.quoted(run.path)
+    name = shlex.quote(files.shown(run.path))
     if run.verb == "train":
         return [f"trainctl evaluate {name}", f"trainctl predict {name} FILE -o predictions.csv"]
     return [f"trainctl show {name}"]

@@ -7,9 +7,23 @@ from typing import Annotated
 
 import typer
 
+
+
+def _complete_override(ctx: typer.Context, incomplete: str) -> list[str]:
+    from trainctl.cli import completion
+
+    words = [str(word) for word in ctx.params.get("overrides") or []]
+    folder = ctx.params.get("config_dir")
+    return completion.complete(incomplete, words, Path(folder) if folder else None)
+
+
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Hydra overrides such as model=mlp optimizer.lr=0.01", show_default=False),
+    typer.Argument(
+        help="Hydra overrides such as model=mlp optimizer.lr=0.01",
+        show_default=False,
+        autocompletion=_complete_override,
+    ),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A path, a run id, a unique prefix, latest or latest:VERB")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr")]

@@ -81,6 +81,8 @@ class InMemoryLoader:
         batch_bytes = max(1, batch_size * x.shape[1:].numel() * x.dtype.itemsize)
         self._piece = max(1, PIECE_BYTES // batch_bytes // chunk) * chunk  # mini-batches gathered at a time
 
+    batch_sampler = None  # Lightning looks for one beside the sampler
+
     @property
     def sampler(self) -> InMemoryLoader:
         """Lightning calls `loader.sampler.set_epoch`."""

@@ -147,7 +147,13 @@ def keep(job: Job, fitting: Fitting, task: pl.LightningModule, result: metrics.R
         collect(fitting, run.metrics_log(), result),
         intervals,
         {"weights": restore.WEIGHTS, "checkpoint": "checkpoints/best.ckpt"},
-        {"warnings": warnings, "best_epoch": _best_epoch(fitting), "epochs": len(run.metrics_log())},
+        {
+            "warnings": warnings,
+            "monitor": fitting.monitor,
+            "mode": fitting.checkpoint.mode,
+            "best_epoch": _best_epoch(fitting),
+            "epochs": len(run.metrics_log()),
+        },
     )
 
 
