@@ -171,8 +171,13 @@ RULES: dict[str, Rule] = {
     "split": one_of("test", "val", "train"),
     "evaluate.slices": texts,
     "evaluate.bootstrap": whole(0),
-    "evaluate.threshold": number(0, 1, words=("val", None)),
+    "evaluate.threshold": number(
+        0, 1, open_low=True, open_high=True, words=("auto", "f1", "balanced_accuracy", "youden", None)
+    ),
     "evaluate.seed": whole(0, 2**32 - 1),
+    "predict.threshold": number(0, 1, open_low=True, open_high=True, words=(None,)),
+    "predict.keep": texts,
+    "predict.rows": whole(1),
 }
 
 
