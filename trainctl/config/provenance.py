@@ -19,6 +19,7 @@ from omegaconf._utils import get_yaml_loader
 
 from trainctl.config import listing
 from trainctl.config.compose import compose, searchpath
+from trainctl.config.location import conf_dir
 from trainctl.config.mistakes import text, unknown_key, walk
 from trainctl.config.overrides import parse
 from trainctl.config.source import CARRIED, FROM_RUN, published
@@ -32,6 +33,14 @@ class Layer(NamedTuple):
     where: str
     value: Any
     replaced: Any
+
+
+def read_arguments(verb_or_key: str, words: Sequence[str]) -> tuple[str, str, list[str]]:
+    """(verb, key, override words) of `config why [VERB] KEY [OVERRIDES]...`; the verb is train unless named first."""
+    is_verb = (conf_dir() / f"{verb_or_key}.yaml").is_file()
+    if is_verb and words and "=" not in words[0] and not words[0].startswith("~"):
+        return verb_or_key, words[0], list(words[1:])
+    return "train", verb_or_key, list(words)
 
 
 def why(
