@@ -243,9 +243,8 @@ def config_check(
 ) -> int:
     """Report every problem of a config at once."""
     from trainctl import check
-    from trainctl.config.compose import compose, plain
 
-    problems = check.check(verb, plain(compose(verb, list(overrides or []), config_dir)), config_dir)
+    problems = check.check_words(verb, list(overrides or []), config_dir)
     if as_json:
         console.emit_json({"problems": problems})
     for problem in problems:
