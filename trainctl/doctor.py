@@ -43,11 +43,6 @@ def doctor(runs_dir: Path = Path("runs"), probe_torch: bool = False) -> list[Che
     return [*checks, _torch_probe()] if probe_torch else checks
 
 
-def exit_code(checks: list[Check]) -> int:
-    """5 (a resource is missing) when a check failed, else 0."""
-    return 5 if any(check.grade == "fail" for check in checks) else 0
-
-
 def _python() -> Check:
     return Check("python", "ok", f"Python {platform.python_version()} in `{files.shown(sys.prefix)}`")
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import trainctl
+
 NOBODY = 65534
 
 
@@ -40,3 +42,9 @@ def as_ordinary_user() -> Callable[[], contextlib.AbstractContextManager[None]]:
                 os.seteuid(0)
 
     return spell
+
+
+@pytest.fixture(autouse=True)
+def _importable_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes that tests start run in other directories, perhaps from a checkout that is not installed."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(trainctl.__file__).parents[1]))

@@ -155,11 +155,16 @@ def run_json(run: Run) -> dict[str, Any]:
         "verb": run.verb,
         "status": run.status,
         "parent": shown(run.parent) if run.parent else None,
-        "metrics": run.metrics,
+        "metrics": metrics_of(run),
         "intervals": record.get("intervals") or {},
         "timing": {**dict.fromkeys(TIMING), **timing},
         "artifacts": {**artifacts, **outputs},
     }
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """A path ready to paste into a shell, relative when below the current directory."""
+    return shlex.quote(shown(path))
 
 
 def duration(value: float | None) -> str:

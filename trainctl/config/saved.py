@@ -6,7 +6,7 @@ What was written as `${oc.env:NAME}` stays as written, so no secret reaches the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -41,7 +41,12 @@ def load(text: str) -> dict[str, Any]:
         raise RunError("config.yaml of the run is damaged: it is not valid YAML") from error
     if not isinstance(loaded, dict):
         raise RunError("config.yaml of the run is damaged: it holds no keys")
-    resolved: dict[str, Any] = _map(loaded, _resolve_env)
+    return resolve(loaded)
+
+
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of plain containers with `${oc.env:...}` resolved; RunError when a variable is not set."""
+    resolved: dict[str, Any] = _map(dict(config), _resolve_env)
     return resolved
 
 

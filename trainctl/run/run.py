@@ -7,22 +7,20 @@ moved or copied keeps working. Opening never executes anything.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from trainctl.errors import RunError, TrainctlError
-from trainctl.run import files, lines, machine
+from trainctl.run import files, lines, lock, machine
 from trainctl.run.manifest import Manifest
-from trainctl.run.record import dump_yaml, inside, load_yaml, plain, plain_overrides
+from trainctl.run.record import changed, dump_yaml, inside, load_yaml, plain, plain_overrides
 
 SCHEMA = 1
 STATUSES = ("running", "completed", "failed", "stopped", "crashed", "damaged")
@@ -54,8 +52,8 @@ class Run:
         git = machine.start_git()
         files.sweep_temps(path)
         run = cls(path, {})
-        run.__dict__["config"] = dict(config)
         run._write("config.yaml", dump_yaml(config))
+        run.__dict__["config"] = _resolved(config)
         record = {
             "schema": SCHEMA,
             "verb": verb,
@@ -102,11 +100,14 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved config as plain values; RunError when config.yaml is damaged."""
-        from trainctl.config import saved
+        """The resolved config as plain values, environment included; RunError when config.yaml is damaged."""
+        return _resolved(load_yaml(self.path / "config.yaml"))
 
-        load_yaml(self.path / "config.yaml")
-        return saved.load((self.path / "config.yaml").read_text(encoding="utf-8"))
+    def rewrite_config(self, config: dict[str, Any]) -> None:
+        """Replace config.yaml by a changed `config`; what came from the environment stays written as it was."""
+        written = load_yaml(self.path / "config.yaml")
+        self._write("config.yaml", dump_yaml(changed(written, self.config, config)))
+        self.__dict__["config"] = config
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:
@@ -154,29 +155,24 @@ class Run:
 
     def update(self, **fields: Any) -> None:
         """Set fields of run.json, atomically."""
-        self._save({**self.record, **plain(fields)})
+        self._save({**self._latest(), **plain(fields)})
 
     def resume(self, overrides: list[str] | None = None) -> None:
         """Make this process the writer of an earlier run again: status `running`, stray temporary files removed."""
         files.sweep_temps(self.path)
         files.sweep_temps(self.path / "checkpoints")
         earlier = [*self.record.get("resumed", []), {"at": _now(), "overrides": plain_overrides(overrides or [])}]
-        record = {key: value for key, value in self.record.items() if key not in ("error", "stopped_by", "ended")}
+        record = {key: value for key, value in self._latest().items() if key not in ("error", "stopped_by", "ended")}
         self._save({**record, **machine.process(), "status": "running", "resumed": earlier})
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for writing; RunError naming the holder when another process does."""
-        path = self.path / ".lock"
-        try:
-            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise self._failure(error, path) from error
-        with file:
-            _flock(file)
-            file.truncate(0)
-            file.write(f"pid {os.getpid()} on host {machine.host()} since {datetime.now():%H:%M}")
-            file.flush()
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(lock.hold(self.path / ".lock"))
+            except OSError as error:
+                raise self._failure(error, self.path / ".lock") from error
             yield
 
     def log_metrics(self, row: Mapping[str, Any]) -> None:
@@ -218,7 +214,7 @@ class Run:
             "artifacts": {name: path for name, path in inner.items() if path},
             "outputs": {name: os.path.abspath(path) for name, path in (artifacts or {}).items() if not inner[name]},
         }
-        self._save({**self.record, **extra, **plain(fields), "status": "completed", "ended": _now()})
+        self._save({**self._latest(), **extra, **plain(fields), "status": "completed", "ended": _now()})
 
     def fail(self, error: BaseException, code: int, traceback_text: str) -> None:
         """Record a failure: error.txt gets the traceback, run.json the sentence and the exit code."""
@@ -226,17 +222,20 @@ class Run:
         with contextlib.suppress(TrainctlError):
             self._write("error.txt", traceback_text)
             problem = {"kind": type(error).__name__, "message": str(error), "code": code}
-            self._save({**self.record, "status": "failed", "ended": _now(), "error": problem})
+            self._save({**self._latest(), "status": "failed", "ended": _now(), "error": problem})
 
     def stop(self, signum: int, message: str) -> None:
         """Record that a signal ended the run; `message` is the sentence shown to the user."""
         with contextlib.suppress(TrainctlError):
             problem = {"kind": "Stopped", "message": message, "code": 128 + signum}
             name = signal.Signals(signum).name
-            self._save({**self.record, "status": "stopped", "stopped_by": name, "ended": _now(), "error": problem})
+            ending = {"status": "stopped", "stopped_by": name, "ended": _now(), "error": problem}
+            self._save({**self._latest(), **ending})
 
     def seal(self) -> None:
         """Write size and sha256 of every file that matters to manifest.json (`finish` does it)."""
+        if files.is_gone(self.path):
+            raise self._failure(FileNotFoundError(), self.path)
         manifest = Manifest.read(self.path)
         manifest.list_files(self.path)
         manifest.write(self.path)
@@ -255,6 +254,13 @@ class Run:
     def test_looks(self) -> int:
         """How often the test split was looked at."""
         return len(lines.read(self.path / "test_looks.jsonl"))
+
+    def _latest(self) -> dict[str, Any]:
+        # Another process of the same run (a rank, a supervisor) may have added fields since this one read them.
+        with contextlib.suppress(RunError):
+            on_disk = files.read_json(self.path / "run.json")
+            return on_disk if isinstance(on_disk, dict) else self.record
+        return self.record
 
     def _save(self, record: dict[str, Any]) -> None:
         self._write("run.json", json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -282,20 +288,11 @@ class Run:
         return files.explain(error, path, size)
 
 
-def _flock(file: TextIO) -> None:
-    """Take the lock; when its holder is dead, wait for the workers that inherited it to notice."""
-    for _ in range(40):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-        pid = re.match(r"pid (\d+) on host (.*) since", holder)
-        if pid is None or pid[2] != machine.host() or machine.start_ticks(int(pid[1])) is not None:
-            break
-        time.sleep(0.25)
-    raise RunError(f"run is in use by {holder or 'another process'}")
+def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    # Imported when a config is read: `trainctl runs` reads none.
+    from trainctl.config import saved
+
+    return saved.resolve(config)
 
 
 def _now() -> str:
