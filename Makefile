@@ -23,7 +23,7 @@ help:  ## show this list
 
 install: $(STAMP)  ## build .venv with trainctl in it (CUDA=1: with the CUDA build of torch)
 
-$(STAMP): requirements/cpu.txt requirements/cuda.txt pyproject.toml
+$(STAMP): requirements/$(KIND).txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@rm -f .venv/.installed-*
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --require-hashes \

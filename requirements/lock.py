@@ -1,8 +1,8 @@
 """Write cpu.txt and cuda.txt again from pyproject.toml: `make lock`, or `make lock UPGRADE=1` for newer versions.
 
 pip-compile resolves for the Python that runs it. Torch needs two passes, because its CPU build and its CUDA build
-are different files of one version: cpu.txt takes either (pip prefers the CPU build, `+cpu`, where it is served),
-cuda.txt adds the CUDA libraries and insists on the build without a suffix.
+are files of one version. Both locks list the hash of each build; torch-cpu.txt and `===` say which one is meant,
+since pip left alone takes the one whose hash its index tells.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CPU, CUDA = HERE / "cpu.txt", HERE / "cuda.txt"
+CPU, CUDA, ONLY_CPU = HERE / "cpu.txt", HERE / "cuda.txt", HERE / "torch-cpu.txt"
+INTEL_LINUX = 'sys_platform == "linux" and platform_machine == "x86_64"'
 EXTRAS = ("dev", "images", "tensorboard", "joblib")
 HEADER = "# Made by `make lock` for Python 3.11; install with `make install`. Do not edit.\n"
 
@@ -62,9 +63,10 @@ def main() -> None:
         cuda = pip_compile(str(source), Path(folder, "torch.txt"), limits)
     hashes = sorted({*cpu["torch"][1], *cuda["torch"][1]})
     shared = {name: (f"=={pin}", found) for name, (pin, found) in cpu.items()}
-    write(CPU, HEADER, {**shared, "torch": (f"=={version}", hashes)})
+    write(CPU, f"{HEADER}-c {ONLY_CPU.name}\n", {**shared, "torch": (f"=={version}", hashes)})
+    ONLY_CPU.write_text(f"torch=={version}+cpu ; {INTEL_LINUX}\n", encoding="utf-8")
     extra = {name: (f"=={pin}", found) for name, (pin, found) in cuda.items() if name not in cpu}
-    write(CUDA, HEADER + "-r cpu.txt\n", {**extra, "torch": (f"==={version}", hashes)})
+    write(CUDA, HEADER, {**shared, **extra, "torch": (f"==={version}", hashes)})
 
 
 if __name__ == "__main__":
