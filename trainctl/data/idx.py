@@ -27,10 +27,10 @@ def read_idx(path: Path) -> np.ndarray:
         raise DataError(f"`{path}` is not an IDX file of unsigned bytes; fetch it again")
     dimensions = content[3]
     start = 4 + 4 * dimensions
-    shape = struct.unpack(f">{dimensions}I", content[4:start]) if len(content) >= start else ()
+    if len(content) < start:
+        raise DataError(f"`{path}` ends within its header; it is damaged: fetch it again")
+    shape = struct.unpack(f">{dimensions}I", content[4:start])
     announced, held = int(np.prod(shape, dtype=np.int64)), len(content) - start
-    if not shape or announced != held:
-        raise DataError(
-            f"`{path}` holds {max(held, 0)} values and its header announces {announced}; it is damaged: fetch it again"
-        )
+    if announced != held:
+        raise DataError(f"`{path}` holds {held} values and its header announces {announced}; fetch it again")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
