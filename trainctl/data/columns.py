@@ -67,7 +67,10 @@ def infer(
             found.append(_inferred(series, max_categories))
     if not any(column.kind != "drop" for column in found):
         dropped = ", ".join(f"`{c.name}` ({c.why})" for c in found)
-        raise DataError(f"no column is left to learn from: {dropped}; keep one, such as `data.columns={{x: numeric}}`")
+        keep = _key(next((c.name for c in found if c.name not in skip), "x"))
+        raise DataError(
+            f"no column is left to learn from: {dropped}; keep one, such as `data.columns={{{keep}: numeric}}`"
+        )
     return found
 
 
@@ -107,15 +110,14 @@ def to_numbers(series: pl.Series) -> pl.Series:
     return series.str.strip_chars().cast(pl.Float64, strict=False)
 
 
-def parse_datetime(series: pl.Series, format: str | None = None) -> tuple[pl.Series, str] | None:
+def parse_datetime(series: pl.Series) -> tuple[pl.Series, str] | None:
     """Datetime of text in the first format that reads every value, and that format; None when none does."""
     text = series.str.strip_chars()
-    sample = text.drop_nulls().head(SAMPLE)
-    formats = [format] if format else [date + time for date in DATE_FORMATS for time in TIME_SUFFIXES]
-    for candidate in formats:
+    sample = text.drop_nulls().head(100)
+    for candidate in (date + time for date in DATE_FORMATS for time in TIME_SUFFIXES):
         if sample.str.to_datetime(candidate, strict=False).null_count() == 0:
             parsed = text.str.to_datetime(candidate, strict=False)
-            if format or parsed.null_count() == text.null_count():
+            if parsed.null_count() == text.null_count():
                 return parsed, candidate
     return None
 
@@ -212,21 +214,20 @@ def _number_column(series: pl.Series, present: int) -> Column:
 
 
 def _text_column(series: pl.Series, present: int, max_categories: int) -> Column:
-    name, text = series.name, series.str.strip_chars()
-    distinct = text.n_unique() - (series.null_count() > 0)
+    name = series.name
+    counted = series.str.strip_chars().drop_nulls().value_counts(sort=True)  # all below looks at each text once
+    text, counts = counted.get_column(name), counted.get_column("count")
+    distinct = len(text)
     if distinct == 1:
-        return Column(name, "drop", f"constant: always {text.drop_nulls().first()!r}")
-    numbers = present - (to_numbers(text).null_count() - series.null_count())
-    if numbers >= MOSTLY_NUMBERS * present:
+        return Column(name, "drop", f"constant: always {text[0]!r}")
+    if int(counts.filter(to_numbers(text).is_not_null()).sum()) >= MOSTLY_NUMBERS * present:
         return Column(name, "numeric", "numbers")
-    lowered = text.drop_nulls().head(SAMPLE).str.to_lowercase().unique()
-    if distinct == 2 and len(lowered) == 2 and {BOOLEANS.get(value) for value in lowered} == {0.0, 1.0}:
-        return Column(name, "boolean", " and ".join(sorted(text.drop_nulls().unique())))
+    if distinct == 2 and {BOOLEANS.get(value) for value in text.str.to_lowercase()} == {0.0, 1.0}:
+        return Column(name, "boolean", " and ".join(sorted(text)))
     parsed = parse_datetime(text)
     if parsed is not None:
         return Column(name, "datetime", f"dates written as {parsed[1]}", parsed[1])
-    sample = text.drop_nulls().head(SAMPLE)
-    words = float(sample.str.count_matches(r"\S+").mean() or 0)  # type: ignore[arg-type]
+    words = float(text.head(SAMPLE).str.count_matches(r"\S+").mean() or 0)  # type: ignore[arg-type]
     if words >= TEXT_WORDS and distinct > 0.5 * present and distinct > 20:
         raise DataError(
             f"column `{name}` holds free text ({words:.0f} words a value), which a table cannot use; set "
@@ -271,9 +272,9 @@ def _as_datetime(series: pl.Series, format: str | None, where: Where) -> pl.Seri
     if series.dtype in (pl.Date, pl.Datetime):
         return series.cast(pl.Datetime)
     text = series.cast(pl.String)
-    parsed = parse_datetime(text, format)
-    values = parsed[0] if parsed else pl.Series(series.name, [None] * len(text), dtype=pl.Datetime)
-    _refuse(text, values, where, f"is not a date written as {format or '%Y-%m-%d'}", "categorical")
+    format = format or "%Y-%m-%d"  # a column of dates in the training file that is text in this one
+    values = text.str.strip_chars().str.to_datetime(format, strict=False)
+    _refuse(text, values, where, f"is not a date written as {format}", "categorical")
     return values
 
 

@@ -35,7 +35,7 @@ class Tabular(Data):
     path, val_path, test_path: files (relative ones are looked for below `root` first); origin: where a named data set
     comes from, for the sentence that says it is missing. columns: kind by name (numeric, categorical, boolean,
     datetime, drop). missing: error or impute, for NaN and infinity. missing_target: error or drop. max_categories:
-    texts kept per column. scaling: quantile, standard or none. target_kind: auto, class or number. split: see `splits`.
+    texts kept per column. scaling: both, quantile, standard or none. target_kind: auto, class or number.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Tabular(Data):
         missing: str = "error",
         missing_target: str = "error",
         max_categories: int = 1000,
-        scaling: str = "quantile",
+        scaling: str = "both",
         split: dict[str, Any] | None = None,
         batch_size: int = 256,
         eval_batch_size: int | None = None,
