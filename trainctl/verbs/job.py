@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,17 @@ class Job:
         """Add the seconds since `started` (time.perf_counter) to `<name>_s`."""
         key = f"{name}_s"
         self.timing[key] = round(self.timing.get(key, 0.0) + time.perf_counter() - started, 3)
+
+    @contextlib.contextmanager
+    def clocked(self, name: str) -> Iterator[None]:
+        """Add what happens inside to `<name>_s`, and its CPU seconds to `<name>_cpu_s`."""
+        started, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.clock(name, started)
+            key = f"{name}_cpu_s"
+            self.timing[key] = round(self.timing.get(key, 0.0) + time.process_time() - cpu, 3)
 
 
 @dataclass

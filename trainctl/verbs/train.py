@@ -87,14 +87,13 @@ class Fitting:
         set_threads(job, config, task, data)
         if isinstance(task, Task):
             set_learning_rate(job, config, task, data)
-        started = time.perf_counter()
         try:
-            self.trainer.fit(task, datamodule=data, ckpt_path=found.path if found else None, weights_only=True)
+            with job.clocked("fit"):
+                self.trainer.fit(task, datamodule=data, ckpt_path=found.path if found else None, weights_only=True)
         except TimeUp:
             log.info("time is up (trainer.max_time): using the best weights so far")
         finally:
             self.signals.restore()
-            job.clock("fit", started)
         if self.signals.received:
             raise Stopped(self.signals.received, "stopped after the last epoch")
 
