@@ -117,7 +117,9 @@ def predict(
 ) -> int:
     """Label new rows or images with a run's model."""
     from trainctl import launch
+    from trainctl.verbs import output
 
+    output.check(file, out, force)
     arguments = {"file": str(file), "out": str(out) if out else None, "force": force}
     options = launch.Options(str(runs_dir), _text(config_dir), trust or [], quiet, arguments=arguments)
     source = launch.opened(runs_dir, run, "train")

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from trainctl.errors import UsageError
+from trainctl.errors import DataError, UsageError
 from trainctl.run import files
 
 if TYPE_CHECKING:
@@ -23,8 +23,12 @@ _FORMULA = r"^[=+\-@\t\r]"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
-def check(path: Path, source: Path | None = None, force: bool = False) -> None:
-    """UsageError when predictions cannot be written to `path`: its ending, its folder, or a file that is there."""
+def check(source: Path, path: Path | None, force: bool = False) -> None:
+    """Before anything is made: DataError when there is no `source`, UsageError when `path` cannot take predictions."""
+    if not source.exists():
+        raise DataError(f"cannot read `{files.shown(source)}`: no such file or folder")
+    if path is None:
+        return
     shown = files.shown(path)
     if path.suffix not in SUFFIXES:
         raise UsageError(f"cannot write `{shown}`: predictions are .csv, .parquet or .jsonl; e.g. `-o {path.stem}.csv`")
@@ -34,7 +38,7 @@ def check(path: Path, source: Path | None = None, force: bool = False) -> None:
         raise UsageError(f"cannot write `{shown}`: there is no directory `{files.shown(path.parent)}`")
     files.check_name(path)
     if path.exists():
-        if source is not None and source.exists() and path.samefile(source):
+        if path.samefile(source):
             raise UsageError(f"`{shown}` is the file to predict; name another one with `-o`")
         if not force:
             raise UsageError(f"`{shown}` exists; pass `--force` to replace it")
@@ -120,7 +124,8 @@ def harmless(frame: pl.DataFrame) -> pl.DataFrame:
     """
     import polars as pl
 
-    text = pl.col(pl.String)
-    risky = text.str.contains(_FORMULA) & ~text.str.contains(_NUMBER)
-    frame = frame.with_columns(pl.when(risky).then(pl.concat_str(pl.lit("'"), text)).otherwise(text).name.keep())
+    for name in (name for name, kind in frame.schema.items() if kind == pl.String):
+        text = pl.col(name)
+        risky = text.str.contains(_FORMULA) & ~text.str.contains(_NUMBER)
+        frame = frame.with_columns(pl.when(risky).then(pl.lit("'") + text).otherwise(text).alias(name))
     return frame.rename({name: f"'{name}" for name in frame.columns if name[:1] in "=+-@\t\r"})

@@ -40,7 +40,7 @@ def predict(job: Job) -> Outcome:
     source, given = trained(job.source), job.arguments
     path = Path(given["file"])
     out = Path(given["out"]) if given.get("out") else job.run.path / "predictions.parquet"
-    output.check(out, path, bool(given.get("force")))
+    output.check(path, out, bool(given.get("force")))
     torch.set_num_threads(num_threads(job.run, source))
     data, task = restore.restore(source, job.run.config)
     options = job.run.config.get("predict") or {}
