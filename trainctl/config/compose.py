@@ -6,13 +6,15 @@ options but never silently replaces a built-in one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     InterpolationKeyError,
@@ -76,8 +78,20 @@ def _check_verb(verb: str, conf: Path, source: Mapping[str, Any] | None) -> None
 
 
 def _compose(verb: str, folders: Sequence[Path], words: Sequence[str]) -> DictConfig:
-    with initialize_config_dir(str(folders[0]), version_base="1.3", job_name=verb):
+    with hydra_ready(verb, folders):
         return hydra_compose(verb, overrides=[*searchpath(folders), *words])
+
+
+@contextmanager
+def hydra_ready(verb: str, folders: Sequence[Path]) -> Iterator[None]:
+    """Hydra's one global state set to our folders, and put back as it was afterwards."""
+    state = GlobalHydra.instance()
+    outer, state.hydra = state.hydra, None
+    try:
+        with initialize_config_dir(str(folders[0]), version_base="1.3", job_name=verb):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer  # initialize_config_dir has put a copy in its place
 
 
 def searchpath(folders: Sequence[Path]) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
@@ -18,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 from trainctl.config import listing
-from trainctl.config.compose import compose, searchpath
+from trainctl.config.compose import compose, hydra_ready, searchpath
 from trainctl.config.location import conf_dir
 from trainctl.config.mistakes import text, unknown_key, walk
 from trainctl.config.overrides import parse
@@ -86,7 +85,7 @@ def _merged(before: Any, value: Any) -> Any:
 def _files(verb: str, parsed: Sequence[Override], folders: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """(config path, package) of each file in the order of merging."""
     words = [text(override) for override in parsed]
-    with initialize_config_dir(str(folders[0]), version_base="1.3", job_name=verb):
+    with hydra_ready(verb, folders):
         loader = GlobalHydra.instance().config_loader()
         found = loader.compute_defaults_list(verb, [*searchpath(folders), *words], RunMode.RUN)
     for default in found.defaults:
