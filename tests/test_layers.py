@@ -20,8 +20,11 @@ PACKAGE = ROOT / "trainctl"
 
 # A module imports only from lower layers, or from its own entry here. The longest matching name counts.
 LAYERS = {
-    "trainctl.cli": 9,
+    "trainctl.cli": 10,
+    "trainctl.sweep": 9,
+    "trainctl.worker": 9,
     "trainctl.launch": 8,
+    "trainctl.supervisor": 7,
     "trainctl.check": 7,
     "trainctl.reporting": 7,
     "trainctl.doctor": 7,
@@ -57,8 +60,9 @@ FORBIDDEN = {
     "trainctl.build": ("trainctl.run", "trainctl.config", *COMPONENTS[:-1]),
     **{name: ("hydra", "omegaconf") for name, layer in LAYERS.items() if layer in (1, 2)},
     **{f"trainctl.{name}": ("hydra", "omegaconf") for name in ("callbacks", "threads", "lr_range")},
+    **{f"trainctl.{name}": COMPONENTS for name in ("sweep", "worker", "supervisor")},
 }
-LIGHT = ("cli", "launch", "check", "reporting", "doctor", "config", "run")
+LIGHT = ("cli", "sweep", "worker", "launch", "supervisor", "check", "reporting", "doctor", "config", "run")
 HEAVY = ("torch", "torchmetrics", "pytorch_lightning", "sklearn", "polars", "pandas", "scipy")
 ROOMS_NOT_BUILT = {"utils", "helpers", "manager", "core", "common"}
 
