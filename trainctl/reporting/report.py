@@ -44,7 +44,12 @@ def _body(run: Run, metrics: Mapping[str, Any], intervals: Mapping[str, Any], st
     return [
         _head(run, status),
         html.warnings(_sentences(run)),
-        html.section("Results", html.tiles(_main_figures(metrics, intervals)), _metrics_table(metrics, intervals)),
+        html.section(
+            _results_title(run, metrics),
+            html.tiles(_main_figures(metrics, intervals)),
+            _metrics_table(metrics, intervals),
+            _looks(run),
+        ),
         html.section("Learning curves", html.plots(*_curves(log))),
         html.section("Predictions", html.plots(_confusion(run), _calibration(run), *_errors(run)), _confused(run)),
         *_slices(run),
@@ -54,7 +59,7 @@ def _body(run: Run, metrics: Mapping[str, Any], intervals: Mapping[str, Any], st
 
 
 def _head(run: Run, status: str) -> str:
-    from_run = f" of {run.record['parent']}" if run.record.get("parent") else ""
+    from_run = f" of {'/'.join(run.parent.parts[-2:])}" if run.parent else ""
     when = str(run.record.get("started", ""))[:19].replace("T", " ")
     known = status if status in ("completed", "failed", "crashed", "damaged", "running", "stopped") else "damaged"
     label = f'<span class="status {known}">{plots.safe(status)}</span>'
@@ -63,20 +68,34 @@ def _head(run: Run, status: str) -> str:
 
 
 def _sentences(run: Run) -> list[str]:
-    """Warnings of the run, its error, and how often the test split was looked at."""
+    """The run's error and its warnings."""
     error = run.record.get("error")
-    looks = run.record.get("test_looks")
     found = [str(error["message"])] if isinstance(error, dict) and error.get("message") else []
-    found += [str(sentence) for sentence in run.record.get("warnings", [])]
-    if isinstance(looks, int) and looks > 1:
-        found.append(
-            f"the test split was looked at {looks} times: choices made from it are no longer independent of it"
-        )
-    return found
+    return found + [str(sentence) for sentence in run.record.get("warnings", [])]
+
+
+def _results_title(run: Run, metrics: Mapping[str, Any]) -> str:
+    stages, rows = _stages(metrics), run.record.get("rows")
+    where = f" on {run.record.get('split', stages[0])}" if stages else ""
+    return f"Results{where}, {rows} rows" if isinstance(rows, int) else f"Results{where}"
+
+
+def _looks(run: Run) -> str:
+    looks = run.record.get("test_looks") or run.test_looks()
+    if not looks:
+        return ""
+    times = "once" if looks == 1 else f"{looks} times"
+    return (
+        f'<p class="note">The test split was looked at {times}; each choice made from it makes it less of a test.</p>'
+    )
+
+
+def _stages(metrics: Mapping[str, Any]) -> list[str]:
+    return sorted({_stage(name) for name in metrics}, key=lambda stage: _STAGE_ORDER.get(stage, 3))
 
 
 def _main_figures(metrics: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    stages = sorted({_stage(name) for name in metrics}, key=lambda stage: _STAGE_ORDER.get(stage, 3))
+    stages = _stages(metrics)
     if not stages:
         return []
     wanted = [f"{stages[0]}/{name}" for name in _TILES if f"{stages[0]}/{name}" in metrics]
@@ -194,12 +213,17 @@ def _facts(run: Run) -> str:
         "seed": run.config.get("seed"),
         "git commit": f"{commit[:12]}{dirty}" if isinstance(commit, str) else None,
         "versions": ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items()),
-        "hardware": ", ".join(f"{name} {value}" for name, value in (record.get("hardware") or {}).items()),
+        "hardware": _hardware(record.get("hardware") or {}),
         "timing": ", ".join(f"{name} {short(value)}" for name, value in (record.get("timing") or {}).items()),
     }
     return html.table(
         [], [[name, str(value)] for name, value in rows.items() if value not in (None, "")], numbers_from=9
     )
+
+
+def _hardware(found: Mapping[str, Any]) -> str:
+    shown = {**found, "memory": files.megabytes(found["memory"])} if isinstance(found.get("memory"), int) else found
+    return ", ".join(f"{name} {value}" for name, value in shown.items() if value not in ([], None, ""))
 
 
 def _config(run: Run) -> str:

@@ -34,7 +34,7 @@ figure{margin:0;min-width:0}svg{max-width:100%;height:auto;display:block}
 th,td{padding:6px 14px 6px 0;border-bottom:1px solid var(--line);text-align:left;
 vertical-align:top;overflow-wrap:anywhere}
 th{font-weight:600;color:var(--soft);white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap}
-tr.sum td{font-weight:600;border-bottom:0}
+table.facts td:first-child{color:var(--soft);white-space:nowrap}tr.sum td{font-weight:600;border-bottom:0}
 details{margin:10px 0;border:1px solid var(--line);border-radius:10px;padding:9px 14px}
 summary{cursor:pointer;font-weight:600}
 pre{overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,monospace;margin:10px 0 4px}
@@ -107,8 +107,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: int 
     body = "".join(
         line(cells, "td", " class=sum" if last_is_sum and i == len(lines) - 1 else "") for i, cells in enumerate(lines)
     )
+    css = "" if head else " class=facts"
     top = f"<thead>{line(head, 'th')}</thead>" if head else ""
-    return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll"><table{css}>{top}<tbody>{body}</tbody></table></div>'
 
 
 def warnings(sentences: Sequence[str]) -> str:
