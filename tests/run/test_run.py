@@ -179,6 +179,9 @@ def test_open_refuses_what_is_no_run(run: Run, path: Path, tmp_path: Path) -> No
     assert sentence(Run.open, path) == f"`{shown}/run.json` is damaged: it lacks `verb` or `status`"
     (path / "run.json").write_text('{"verb": "train", "status"')
     assert sentence(Run.open, path) == f"`{shown}/run.json` is damaged: it is not JSON"
+    for field, word in {"error": "mapping", "overrides": "list", "parent": "text"}.items():
+        (path / "run.json").write_text(json.dumps({"verb": "train", "status": "completed", field: 3}))
+        assert sentence(Run.open, path) == f"`{shown}/run.json` is damaged: `{field}` is not a {word}"
     (path / "run.json").write_text('{"verb": "train", "status": "completed"}')
     for text in ("[]", '{"files": []}', '{"checkpoints": {"a": 1}}', '{"names": 0}'):
         (path / "manifest.json").write_text(text)

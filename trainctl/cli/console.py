@@ -47,12 +47,12 @@ Block = str | Table
 def emit(*blocks: Block, stream: TextIO | None = None) -> None:
     """Print blocks to `stream` (default stdout): rich tables on a terminal, plain lines otherwise."""
     stream = stream or sys.stdout
-    fancy = stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+    fancy = not stream.closed and stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
     for block in blocks:
         if isinstance(block, Table) and fancy:
             write(_rich(block, stream), stream)
         else:
-            write("\n".join(block.lines() if isinstance(block, Table) else [shown_text(block)]), stream)
+            write("\n".join(block.lines() if isinstance(block, Table) else map(shown_text, block.split("\n"))), stream)
 
 
 def emit_json(content: Any) -> None:
@@ -105,5 +105,5 @@ def _rich(table: Table, stream: TextIO) -> str:
     for row in table.rows:
         drawn.add_row(*(Text(shown_text(cell)) for cell in row))
     text = StringIO()
-    Console(file=text, force_terminal=True, width=Console().width).print(drawn, end="")
+    Console(file=text, force_terminal=True, width=Console(file=stream).width).print(drawn, end="")
     return text.getvalue().rstrip("\n")

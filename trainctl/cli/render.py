@@ -14,19 +14,13 @@ from trainctl.run.files import megabytes, shown
 from trainctl.run.run import Run
 
 TIMING = ("import_s", "setup_s", "fit_s", "test_s", "total_s", "steps_per_s")
-_STAGES = ("train", "val", "test")
+_STAGES = ("train", "val", "test")  # in the order of a table's columns
 
 
 def metrics_table(metrics: Mapping[str, float | None], intervals: Mapping[str, Sequence[float]] | None = None) -> Table:
     """One row a metric, one column a stage; intervals stand behind the value as `[low, high]`."""
-    split = [
-        (stage, name)
-        for stage, _, name in (key.rpartition("/") if key.count("/") < 2 else key.partition("/") for key in metrics)
-    ]
-    stages = sorted(
-        {stage for stage, _ in split},
-        key=lambda stage: (stage not in _STAGES, _STAGES.index(stage) if stage in _STAGES else 0),
-    )
+    split = [_stage(key) for key in metrics]
+    stages = sorted({stage for stage, _ in split}, key=_column)
     table = Table(["metric", *stages], figures=tuple(range(1, len(stages) + 1)))
     for name in dict.fromkeys(name for _, name in split):
         row = [name]
@@ -56,13 +50,12 @@ def runs_table(runs: Sequence[Run], metric: str | None = None) -> Table:
     for run in runs:
         begin = started(run)
         jobs = run.record.get("sweep")
-        overrides = " ".join(map(str, run.record.get("overrides") or [])) or str(
-            (run.record.get("error") or {}).get("message", "")
-        )
+        error = (run.record.get("error") or {}).get("message", "")
+        overrides = " ".join(map(str, run.record.get("overrides") or [])) or str(error)
         table.rows.append(
             [
-                f"{run.path.parent.name}/{run.path.name}" if run.name.count("/") == 0 else f"{run.verb}/{run.name}",
-                run.status if not jobs else f"{run.status}, sweep of {jobs}",
+                f"{run.verb}/{run.name}",
+                run.status if jobs is None else f"{run.status}, sweep of {jobs}",
                 f"{begin:%Y-%m-%d %H:%M}" if begin else "-",
                 duration(seconds(run)),
                 _headline(run, metric),
@@ -176,6 +169,15 @@ def duration(value: float | None) -> str:
     if value < 3600:
         return f"{int(value // 60)} min {int(value % 60):02d} s"
     return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
+
+
+def _stage(key: str) -> tuple[str, str]:
+    stage, slash, name = key.partition("/")
+    return (stage, name) if slash else ("", key)
+
+
+def _column(stage: str) -> tuple[int, str]:
+    return (_STAGES.index(stage) if stage in _STAGES else len(_STAGES), stage)
 
 
 def _value(value: object, interval: object = None) -> str:

@@ -56,7 +56,7 @@ def select(
         for run in runs
         if (verb is None or run.verb == verb)
         and (status is None or run.status == status)
-        and (after is None or (started(run) or datetime.min.astimezone()) >= after)
+        and (after is None or ((begin := started(run)) is not None and begin >= after))
     ]
 
 

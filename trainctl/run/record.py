@@ -19,6 +19,11 @@ _SECRET = re.compile(
 )
 _LOGIN = re.compile(r"(://[^/\s:@]*):[^/\s@]+@")
 _HIDDEN = "***"
+_SHAPES: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("artifacts", "outputs", "timing", "intervals", "error", "git", "versions"), (dict, "mapping")),
+    **dict.fromkeys(("overrides", "resumed"), (list, "list")),
+    **dict.fromkeys(("verb", "status", "parent", "host", "user", "started", "ended"), (str, "text")),
+}
 # YAML 1.2 (and OmegaConf) reads 1e-3 as a number where PyYAML writes the text without quotes.
 _FLOAT_LIKE = re.compile(r"^[-+]?(\d[\d_]*)?\.?\d*[eE][-+]?\d+$")
 
@@ -87,6 +92,14 @@ def changed(written: Any, old: Any, new: Any) -> Any:
     if isinstance(new, Mapping) and isinstance(old, Mapping) and isinstance(written, Mapping):
         return {key: changed(written.get(key), old.get(key), value) for key, value in new.items()}
     return written if new == old else new
+
+
+def misshapen(record: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first field of run.json that has another type than it must, and what it must be; None when all fit."""
+    for name, (kind, word) in _SHAPES.items():
+        if record.get(name) is not None and not isinstance(record[name], kind):
+            return name, word
+    return None
 
 
 def inside(root: Path, relative: object) -> Path:

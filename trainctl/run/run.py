@@ -20,7 +20,7 @@ from typing import Any
 from trainctl.errors import RunError, TrainctlError
 from trainctl.run import files, lines, lock, machine
 from trainctl.run.manifest import Manifest
-from trainctl.run.record import changed, dump_yaml, inside, load_yaml, plain, plain_overrides
+from trainctl.run.record import changed, dump_yaml, inside, load_yaml, misshapen, plain, plain_overrides
 
 SCHEMA = 1
 STATUSES = ("running", "completed", "failed", "stopped", "crashed", "damaged")
@@ -89,9 +89,10 @@ class Run:
         record = files.read_json(path / "run.json")
         if not isinstance(record, dict) or not isinstance(record.get("verb"), str) or "status" not in record:
             raise RunError(f"`{files.shown(path / 'run.json')}` is damaged: it lacks `verb` or `status`")
-        artifacts = record.get("artifacts") or {}
-        manifest = Manifest.read(path)
-        for relative in (*(artifacts.values() if isinstance(artifacts, dict) else [None]), *manifest.files):
+        wrong = misshapen(record)
+        if wrong:
+            raise RunError(f"`{files.shown(path / 'run.json')}` is damaged: `{wrong[0]}` is not a {wrong[1]}")
+        for relative in (*(record.get("artifacts") or {}).values(), *Manifest.read(path).files):
             inside(path, relative)
         run = cls(path, record)
         if record["status"] == "running" and not run.is_alive():
