@@ -85,9 +85,7 @@ def _looks(run: Run) -> str:
     if not looks:
         return ""
     times = "once" if looks == 1 else f"{looks} times"
-    return (
-        f'<p class="note">The test split was looked at {times}; each choice made from it makes it less of a test.</p>'
-    )
+    return f'<p class="note">The test split was looked at {times}; choices made from it wear it out.</p>'
 
 
 def _stages(metrics: Mapping[str, Any]) -> list[str]:
