@@ -86,6 +86,7 @@ def test_images_too_large_for_memory_are_decoded_in_the_same_order(tmp_path: Pat
     streamed = ImageFolder(path=str(root), split=SPLIT, batch_size=4, seed=3, memory_gb=0.0)
     streamed.setup()
     assert isinstance(streamed.split("train").x, ImageFiles) and streamed.describe()["cached"] is False
+    assert torch.equal(streamed.split("val").x[2:4], kept.split("val").x[2:4])
     for data in (kept, streamed):
         data.chunk, data.chunked = 1, False
     for name in ("train_dataloader", "val_dataloader"):
@@ -159,6 +160,13 @@ def test_new_folders_stream_in_pieces_with_or_without_classes(tmp_path: Path) ->
     assert np.concatenate([chunk.rows for chunk in chunks]).tolist() == list(range(9))
     loose = write_classes(tmp_path / "loose", {"holiday": 3}, mode="L")
     assert [chunk.y for chunk in data.stream(loose)] == [None]
+    assert [chunk.y for chunk in data.stream(labelled, with_target=False)] == [None]
+    with pytest.raises(DataError) as caught:
+        list(data.stream(loose, with_target=True))
+    assert str(caught.value) == (
+        f"the images below `{loose}` have no classes; put them into folders named like the run's classes, "
+        f"such as `{loose}/0`"
+    )
     single = list(data.stream(loose / "holiday" / "001.png"))
     assert single[0].names == ("001.png",) and single[0].y is None
 

@@ -52,6 +52,10 @@ class ImageFiles:
                     pass
         return torch.from_numpy(images)
 
+    def __getitem__(self, index: Any) -> Tensor:
+        """Decode a slice, a mask or row numbers."""
+        return self.index_select(0, torch.arange(len(self))[index])
+
     def all(self) -> Tensor:
         """Every image, decoded."""
         return self.index_select(0, torch.arange(len(self)))
@@ -136,10 +140,11 @@ def _raise(error: OSError) -> None:
     raise DataError(f"cannot read `{error.filename}`: {(error.strerror or 'unreadable').lower()}")
 
 
-def stream_images(path: Path, spec: DataSpec, rows: int) -> Iterator[Chunk]:
+def stream_images(path: Path, spec: DataSpec, rows: int, with_target: bool | None = None) -> Iterator[Chunk]:
     """New images in the spec's shape, at most `rows` and 64 MB at a time; y when they lie in folders named by class.
 
-    `path` is one image or a folder. DataError when there is none, or for a class folder that the run does not know.
+    `path` is one image or a folder; with_target: True demands y, False never gives it. DataError when there is no
+    image, or, unless with_target is False, for a class folder that the run does not know.
     """
     if spec.image_shape is None:
         raise DataError(f"`{path}`: this run was trained on {spec.kind} data, not on images")
@@ -148,7 +153,12 @@ def stream_images(path: Path, spec: DataSpec, rows: int) -> Iterator[Chunk]:
     paths = image_paths(path) if path.is_dir() else [path]
     if not paths:
         raise DataError(f"`{path}` has no images ({', '.join(SUFFIXES)})")
-    labels = _labels(path, paths, spec.classes)
+    labels = None if with_target is False else _labels(path, paths, spec.classes)
+    if with_target and labels is None:
+        raise DataError(
+            f"the images below `{path}` have no classes; put them into folders named like the run's classes, "
+            f"such as `{path / spec.classes[0]}`"
+        )
     channels, height, width = spec.image_shape
     size = max(1, min(rows, STREAM_BYTES // (channels * height * width)))
     files = ImageFiles(paths, spec.image_shape)

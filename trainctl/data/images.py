@@ -59,7 +59,7 @@ class ImageData(Data):
 
     def stream(self, path: Path | str, rows: int = 65536, with_target: bool | None = None) -> Iterator[Chunk]:
         """Images below a folder (or one file), in the spec's size and channels; y when they lie in class folders."""
-        return stream_images(Path(path), self.spec, rows)
+        return stream_images(Path(path), self.spec, rows, with_target)
 
 
 class Digits(ImageData):
