@@ -167,3 +167,18 @@ def test_muon_with_one_kind_of_parameter(net: nn.Module) -> None:
     for _ in range(30):
         last = optimizer.step(closure)
     assert last < first
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_scaled_gradients_give_the_same_step(path: Path) -> None:
+    plain, scaled = make(), make()
+    train(plain, build(path, plain), range(5))
+    optimizer, scaler = build(path, scaled), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for step in range(5):
+        x, y = batch(step)
+        optimizer.zero_grad()
+        scaler.scale(nn.functional.cross_entropy(scaled(x), y)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(scaled.state_dict()[name], value, rtol=1e-4, atol=1e-5)
