@@ -10,6 +10,9 @@ import signal
 from collections.abc import Iterable
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 class TrainctlError(Exception):
     """A failure with one sentence for the user; subclasses differ in exit code only."""
 
@@ -66,6 +69,19 @@ class Stopped(TrainctlError):
         super().__init__(message or f"stopped by {name}")
         self.signum = signum
         self.exit_code = 128 + signum
+
+
+class Interrupted(BaseException):
+    """A signal arrived; no `except Exception` of a library may swallow it. The edges turn it into Stopped."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+def raise_interrupted(signum: int, frame: object) -> None:
+    """The handler for SIGNALS wherever training is not in the middle of a fit."""
+    raise Interrupted(signum)
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

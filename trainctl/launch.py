@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -26,7 +25,16 @@ from trainctl import check
 from trainctl.check import machine
 from trainctl.config import saved
 from trainctl.config.compose import compose, plain
-from trainctl.errors import ResourceError, RunError, Stopped, TrainctlError, UsageError
+from trainctl.errors import (
+    SIGNALS,
+    Interrupted,
+    ResourceError,
+    RunError,
+    Stopped,
+    TrainctlError,
+    UsageError,
+    raise_interrupted,
+)
 from trainctl.run import directory
 from trainctl.run.run import Run
 
@@ -186,12 +194,12 @@ def recorded(run: Run) -> Iterator[None]:
 
 def explained(error: BaseException, run: Run) -> BaseException:
     """The TrainctlError that says what happened, where there is one."""
+    if isinstance(error, Interrupted):
+        error = Stopped(error.signum)
     if isinstance(error, Stopped) and run.verb == "train" and (run.path / "checkpoints").exists():
         return Stopped(error.signum, f"{error}; resume with `trainctl train --resume {run.path}`")
     if isinstance(error, TrainctlError):
         return error
-    if isinstance(error, KeyboardInterrupt):
-        return Stopped(signal.SIGINT)
     text = str(error)
     memory = isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower()
     if memory and not isinstance(error, ImportError):
@@ -206,13 +214,8 @@ def explained(error: BaseException, run: Run) -> BaseException:
 
 @contextmanager
 def signals_raise() -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGHUP raise Stopped wherever the program is; during fit the Signals callback takes over."""
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        raise Stopped(signum)
-
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    previous = {signum: signal.signal(signum, handle) for signum in signals}
+    """SIGTERM, SIGINT and SIGHUP raise Interrupted wherever we are; during fit the Signals callback takes over."""
+    previous = {signum: signal.signal(signum, raise_interrupted) for signum in SIGNALS}
     try:
         yield
     finally:

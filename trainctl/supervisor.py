@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from trainctl import errors
-from trainctl.errors import Stopped, TrainctlError
+from trainctl.errors import Interrupted, Stopped, TrainctlError
 from trainctl.run.run import Run
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def run(run: Run, options: Options, source: Run | None, resume: bool, count: int
     workers = _start(run, options, source, resume, count)
     try:
         _wait(workers)
-    except Stopped as stopped:
+    except Interrupted as interrupted:
+        stopped = Stopped(interrupted.signum)
         _forward(workers, stopped.signum)
         _raise_first(run, workers, otherwise=stopped)
     finally:
@@ -84,7 +85,7 @@ def _forward(workers: list[subprocess.Popen[bytes]], signum: int) -> None:
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):
             worker.send_signal(signum)
-    with contextlib.suppress(Stopped):  # a second signal: at once
+    with contextlib.suppress(Interrupted):  # a second signal: at once
         _end(workers, GRACE_S)
 
 

@@ -20,7 +20,7 @@ from trainctl import launch
 from trainctl.config import overrides as grammar
 from trainctl.config import saved
 from trainctl.config.compose import compose, config_folders, plain
-from trainctl.errors import Stopped, TrainctlError
+from trainctl.errors import Interrupted, Stopped, TrainctlError
 from trainctl.run import compare, directory, files
 from trainctl.run.run import Run
 
@@ -44,14 +44,6 @@ class Sweep:
         return {"sweep": str(self.path), "status": "failed" if self.failed else "completed", "jobs": self.rows}
 
 
-class SweepStopped(BaseException):
-    """Carries a signal past Hydra, which takes every Exception for one job's failure."""
-
-    def __init__(self, stopped: Stopped) -> None:
-        super().__init__(str(stopped))
-        self.stopped = stopped
-
-
 def sweep(verb: str, words: Sequence[str], options: launch.Options) -> Sweep:
     """Run every point; a failing job does not stop the others. UsageError before anything runs."""
     jobs = grammar.points([w for w in words if not w.startswith("hydra")])
@@ -62,9 +54,9 @@ def sweep(verb: str, words: Sequence[str], options: launch.Options) -> Sweep:
     log.info("sweep: %d runs below %s", len(jobs), path)
     try:
         _through_hydra(verb, words, options, path)
-    except SweepStopped as stop:
+    except Interrupted as interrupted:
         files.write_json(path / "sweep.json", {"status": "stopped", "overrides": list(words), "jobs": []})
-        raise Stopped(stop.stopped.signum, f"sweep stopped by a signal; what finished is below `{path}`") from None
+        raise Stopped(interrupted.signum, f"sweep stopped by a signal; what finished is below `{path}`") from None
     result = Sweep(path, _ranked(path, len(jobs)))
     files.write_json(path / "sweep.json", {**result.to_dict(), "overrides": list(words)})
     return result
@@ -119,7 +111,8 @@ def job(config: DictConfig, *, verb: str, options: dict[str, Any], cwd: str) -> 
         log.info("job %s completed: %s", path.name, " ".join(words))
         return {"status": "completed"}
     except Stopped as stopped:
-        raise SweepStopped(stopped) from None
+        # past Hydra, which takes every Exception for one job's failure
+        raise Interrupted(stopped.signum) from None
     except TrainctlError as error:
         log.warning("job %s failed: %s", path.name, error)
     except Exception as error:

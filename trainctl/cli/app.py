@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import typer
 
 from trainctl.cli import console
-from trainctl.errors import TrainctlError
+from trainctl.errors import SIGNALS, Interrupted, TrainctlError, raise_interrupted
 
 EXIT_CODES = """Exit codes:
 
@@ -42,8 +43,13 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
+    for signum in SIGNALS:
+        signal.signal(signum, raise_interrupted)
     given = list(sys.argv[1:] if arguments is None else arguments)
     code = run(given)
+    # the outcome is settled: a signal that comes now must not change the exit code
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -67,8 +73,8 @@ def run(arguments: Sequence[str]) -> int:
         if "--traceback" in arguments:
             traceback.print_exc()
         return failed(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return failed("stopped by SIGINT", 130)
+    except Interrupted as interrupted:
+        return failed(f"stopped by {interrupted}", 128 + interrupted.signum)
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's own usage errors, which share no public base class
             return failed(error.format_message(), 2)

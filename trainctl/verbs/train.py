@@ -84,6 +84,7 @@ class Fitting:
             log.warning("%s", found.warning)
         if found is not None and job.rank == 0:
             run.cut_metrics(found.epoch or 0)
+            log.info("resuming from `%s`: %s epochs done, step %s", found.name, found.epoch, found.step)
         set_threads(job, config, task, data)
         if isinstance(task, Task):
             set_learning_rate(job, config, task, data)
@@ -101,6 +102,7 @@ class Fitting:
 def finish_fit(job: Job, fitting: Fitting, task: pl.LightningModule, data: Any) -> metrics.Report | None:
     """The best weights in the task, and the report of the test split when it is wanted."""
     started = time.perf_counter()
+    fitting.trainer.strategy.barrier("checkpoints are written")
     name = restore.load_best(task, job.run, getattr(task, "average", None))
     log.info("best: %s", describe_best(fitting, name))
     result: metrics.Report | None = None
