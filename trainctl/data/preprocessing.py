@@ -187,8 +187,8 @@ def normal_scores(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Empty when the sample has fewer than three different values: they need no more than a scale."""
     import torch
 
-    levels = np.linspace(0, 1, min(QUANTILES, len(ordered)))
-    knots = np.unique(np.quantile(ordered, levels))
+    places = np.linspace(0, len(ordered) - 1, min(QUANTILES, len(ordered)))
+    knots = np.unique(ordered[places.round().astype(int)])
     if len(knots) < 3:
         return np.empty(0), np.empty(0)
     left = np.searchsorted(ordered, knots, side="left")
