@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import trainctl
+from trainctl.run.run import Run
 
 NOBODY = 65534
 
@@ -48,3 +49,16 @@ def as_ordinary_user() -> Callable[[], contextlib.AbstractContextManager[None]]:
 def _importable_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The processes that tests start run in other directories, perhaps from a checkout that is not installed."""
     monkeypatch.setenv("PYTHONPATH", str(Path(trainctl.__file__).parents[1]))
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "train" / "2026-11-20_12-00-00"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def run(path: Path) -> Run:
+    return Run.create(path, "train", {"seed": 0, "model": {"_target_": "m.MLP"}}, ["model=mlp"])

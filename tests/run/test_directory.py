@@ -156,6 +156,12 @@ def test_a_sweep_is_one_entry_and_its_jobs_are_listed_on_request(runs: Path) -> 
         "e.g. `runs/train/2026-11-20_15-00-00/0`"
     )
     assert directory.resolve(runs, "train/2026-11-20_15-00-00/10") == sweep / "10"
+    assert directory.resolve(runs, "latest:train") == folds
+    (folds / "run.json").unlink()
+    (folds / "folds" / "0" / "run.json").unlink()
+    assert error_of(runs, "latest") == error_of(runs, "2026-11-20_15")
+    (folds / "run.json").write_text('{"verb": "train", "status": "completed"}')
+    (folds / "folds" / "0" / "run.json").write_text('{"verb": "train", "status": "completed"}')
     assert [child.name for child in directory.children(Run.open(folds))] == ["2026-11-20_16-00-00/folds/0"]
 
 

@@ -113,7 +113,7 @@ def data_blocks(data: object) -> list[Block]:
         }
         blocks.append("data: " + ", ".join(f"{name} {size} rows" for name, size in sizes.items()))
     for column in data.get("columns") or []:
-        if isinstance(column, Mapping) and column.get("kind") == "drop":
+        if isinstance(column, Mapping) and column.get("kind") == "drop" and column.get("why") != "the target":
             blocks.append(f"dropped column {column.get('name')}: {column.get('why')}")
     blocks += [f"warning: {text}" for text in data.get("warnings") or []]
     return blocks

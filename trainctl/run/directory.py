@@ -135,8 +135,9 @@ def _age(entry: os.DirEntry[str]) -> tuple[str, int]:
 
 def _latest(runs_dir: Path, verb: str) -> Path:
     for path in reversed(_all(runs_dir, verb or None)):
-        if (path / "run.json").exists():
-            return path
+        # The newest may be a sweep, which is no run: saying so is better than an older run that nobody meant.
+        if (path / "run.json").exists() or child_paths(path):
+            return _run_at(path)
     known = sorted({path.parent.name for path in _all(runs_dir)})
     what = f"`{verb}` run" if verb else "run"
     hint = did_you_mean(verb, known) if verb else ""

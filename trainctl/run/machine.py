@@ -113,10 +113,10 @@ def memory() -> int:
     return min(total, int(limit)) if limit.isdigit() else total
 
 
-def gpu_names() -> list[str]:
+def gpu_names(listed: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
     """NVIDIA GPUs that the kernel driver lists; empty without the driver."""
     names = []
-    for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+    for information in sorted(listed.glob("*/information")):
         for line in _read(str(information)).splitlines():
             if line.startswith("Model:"):
                 names.append(line.partition(":")[2].strip())

@@ -50,7 +50,6 @@ class Run:
         Extra `fields` go into run.json. Raises ResourceError when the directory cannot be written.
         """
         git = machine.start_git()
-        files.sweep_temps(path)
         run = cls(path, {})
         run._write("config.yaml", dump_yaml(config))
         run.__dict__["config"] = _resolved(config)
@@ -61,6 +60,7 @@ class Run:
             "started": _now(),
             "parent": os.path.relpath(Path(parent).resolve(), path.resolve()) if parent else None,
             "overrides": plain_overrides(overrides),
+            "seed": config.get("seed"),
             **machine.process(),
             "cwd": os.getcwd(),
             "versions": machine.versions(),
