@@ -5,31 +5,14 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from trainctl.errors import ResourceError, RunError
-from trainctl.run import checkpoints, files
+from trainctl.run import checkpoints
 
 ZIP = b"PK\x03\x04"
-
-# Commits epoch after epoch from where it finds itself, and says so after each.
-LOOP = """
-import os, pathlib, sys
-from trainctl.run import checkpoints
-run = pathlib.Path(sys.argv[1])
-epoch = checkpoints.find(run).epoch if checkpoints.names(run) else -1
-while True:
-    epoch += 1
-    temp = checkpoints.temp_path(run)
-    temp.write_bytes(b"PK\\x03\\x04" + epoch.to_bytes(8, "little") * 20_000)
-    checkpoints.commit(run, temp, best=epoch % 3 == 0, info={"epoch": epoch})
-    os.write(1, f"{epoch}\\n".encode())
-"""
 
 
 @pytest.fixture
@@ -196,36 +179,6 @@ def test_an_unreadable_checkpoint(shared_folder: Path, as_ordinary_user) -> None
         assert sentence(checkpoints.find, shared_folder, "last") == ("cannot read checkpoint `last`: permission denied")
 
 
-@pytest.mark.parametrize("call", ["replace", "fsync", "link"])
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_a_failure_of_any_system_call_keeps_a_good_checkpoint(
-    run: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
-) -> None:
-    save(run, 0, best=True)
-    real = getattr(os, call)
-    failures = 0
-    for turn in range(8):
-        count = 0
-
-        def fail_once(*arguments: object, **options: object) -> object:
-            nonlocal count
-            count += 1
-            if count == turn + 1:  # noqa: B023
-                raise OSError(number, os.strerror(number))
-            return real(*arguments, **options)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, call, fail_once)
-            try:
-                save(run, turn + 1, best=True)
-            except ResourceError as error:
-                failures += 1
-                assert str(error).startswith(("disk full writing", "cannot write `run/"))
-        assert checkpoints.find(run).epoch is not None
-        assert checkpoints.find(run, "best").epoch is not None
-    assert failures >= 2 or call == "link"
-
-
 def test_a_read_only_folder_is_an_error_not_a_stale_last(shared_folder: Path, as_ordinary_user) -> None:
     save(shared_folder, 0)
     folder = shared_folder / "checkpoints"
@@ -256,38 +209,3 @@ def test_a_run_that_vanished(run: Path) -> None:
     with pytest.raises(RunError) as caught:
         checkpoints.commit(run, temp, best=False, info={})
     assert str(caught.value) == expected
-
-
-def test_kill_at_any_moment_leaves_a_checkpoint_at_most_one_commit_old(run: Path) -> None:
-    chance = random.Random(0)
-    reached = -1
-    for _ in range(30):
-        process = subprocess.Popen([sys.executable, "-c", LOOP, str(run)], stdout=subprocess.PIPE, bufsize=0)
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        time.sleep(chance.random() * 0.02)
-        process.kill()
-        said += process.stdout.read()
-        process.stdout.close()
-        process.wait()
-        acknowledged = int(said.decode().split()[-1])
-        found = checkpoints.find(run)
-        assert found.name == "last" and found.warning is None and found.epoch is not None
-        assert acknowledged <= found.epoch <= acknowledged + 1
-        assert acknowledged > reached, "each process goes on where the one before was killed"
-        assert checkpoints.find(run, "best").epoch is not None
-        assert found.epoch < 2 or checkpoints.find(run, "prev").epoch is not None
-        reached = found.epoch
-    files.sweep_temps(run / "checkpoints")
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt", "prev.ckpt"]
-
-
-def test_a_commit_is_cheap(run: Path) -> None:
-    costs = []
-    for epoch in range(10):
-        temp = checkpoints.temp_path(run)
-        temp.write_bytes(ZIP + bytes([epoch]) * 100_000)
-        begin = time.process_time()
-        checkpoints.commit(run, temp, best=True, info={"epoch": epoch})
-        costs.append(time.process_time() - begin)
-    assert min(costs) < 0.005
