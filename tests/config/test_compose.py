@@ -153,8 +153,8 @@ FILES = {
     "option that is not there": (
         "model__mine",
         "defaults:\n  - mlpp\n",
-        f"`model/mine.yaml` asks for `model/mlpp`, which does not exist; `model` has: {MODELS.replace('mlp', 'mine, mlp', 1)}"
-        "; did you mean `mlp`?",
+        "`model/mine.yaml` asks for `model/mlpp`, which does not exist; "
+        f"`model` has: {MODELS.replace('mlp', 'mine, mlp', 1)}; did you mean `mlp`?",
     ),
     "name of a built-in option": (
         "model__mlp",

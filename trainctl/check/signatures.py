@@ -112,14 +112,14 @@ def _lookup(module: Module, name: str, extra: tuple[str, ...], hops: int) -> Fou
         return UNKNOWN
     if name in module.names:
         return _follow(module, *module.names[name], extra, hops - 1)
+    child = find(f"{module.name}.{name}", extra) if module.folders is not None else None
+    if child is not None:
+        return Found("module", module=child)
     for star in module.stars:
         source = find(star, extra)
         found = _lookup(source, name, extra, hops - 1) if source else UNKNOWN
         if found.kind != "missing":
             return found
-    child = find(f"{module.name}.{name}", extra) if module.folders is not None else None
-    if child is not None:
-        return Found("module", module=child)
     return UNKNOWN if module.opaque else Found("missing")
 
 
