@@ -171,6 +171,20 @@ def test_new_folders_stream_in_pieces_with_or_without_classes(tmp_path: Path) ->
     assert single[0].names == ("001.png",) and single[0].y is None
 
 
+def test_images_that_train_and_test_share_are_counted(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):  # made from the same seed: the first images are the same
+        write_classes(tmp_path / name, {"a": {"train": 6, "val": 3, "test": 1}[name]})
+        write_classes(tmp_path / name, {"b": 4}, mode="L")
+    data = ImageFolder(path=str(tmp_path), split=SPLIT)
+    data.setup()
+    data.setup()
+    assert data.describe()["warnings"] == [
+        "7 images of val are also in train",
+        "5 images of test are also in train",
+    ]
+    assert data.describe()["classes"] == ["a", "b"]
+
+
 def test_streams_refuse_what_they_cannot_read(tmp_path: Path) -> None:
     data = Digits()
     data.setup()
@@ -217,6 +231,10 @@ def test_folders_that_are_of_no_use_get_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert setup(tmp_path / "file") == (
         f"`{tmp_path}/file` is a file; set `data.path` to a folder with one subfolder of images per class"
+    )
+    write_classes(tmp_path / "single", {"cat": 9})
+    assert setup(tmp_path / "single") == (
+        f"`{tmp_path}/single` has one class folder (`cat`); a classifier needs two or more"
     )
     write_classes(tmp_path / "photos", {"cat": 9, "dog": 0})
     assert setup(tmp_path / "photos") == (

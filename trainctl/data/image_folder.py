@@ -59,6 +59,8 @@ class ImageFolder(ImageData):
         known = self.spec.classes if self.restored else None
         found = {name: find_classes(folder, known) for name, folder in given.items()}
         classes = known or tuple(sorted({label for pairs in found.values() for _, label in pairs}))
+        if len(classes) < 2:
+            raise DataError(f"`{given['train']}` has one class folder (`{classes[0]}`); a classifier needs two or more")
         names = sorted(found, key=("train", "val", "test").index)
         pairs = [pair for name in names for pair in found[name]]
         self.paths = [path for path, _ in pairs]
@@ -78,7 +80,7 @@ class ImageFolder(ImageData):
 
     def describe_source(self) -> dict[str, Any]:
         """Shape, classes, and whether the images are held in memory."""
-        return {"shape": self.spec.image_shape, "classes": list(self.spec.classes), "cached": self.cached}
+        return {**super().describe_source(), "cached": self.cached}
 
     def content_hash(self, name: str) -> str:
         """sha256 of a split; of file names, sizes and labels when the images are not held in memory."""

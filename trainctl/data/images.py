@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainctl.data.augment import build_augment
-from trainctl.data.base import Chunk, Data, Split
+from trainctl.data.base import SPLITS, Chunk, Data, Split
 from trainctl.data.idx import read_idx
 from trainctl.data.image_files import stream_images
 from trainctl.data.spec import DataSpec
@@ -56,6 +56,17 @@ class ImageData(Data):
                 std=std,
             )
         self.augment = build_augment(self.augment_config, len(classes), (height, width))
+
+    def describe_source(self) -> dict[str, Any]:
+        """Shape and classes."""
+        return {"image_shape": list(self.spec.image_shape or ()), "classes": list(self.spec.classes)}
+
+    def setup(self, stage: str | None = None) -> None:
+        """As for all data; images of val or test that train also has are counted once, as a warning."""
+        first = self._splits is None
+        super().setup(stage)
+        if first:
+            self.warnings += shared_images({name: self.split(name) for name in SPLITS})
 
     def stream(self, path: Path | str, rows: int = 65536, with_target: bool | None = None) -> Iterator[Chunk]:
         """Images below a folder (or one file), in the spec's size and channels; y when they lie in class folders."""
@@ -133,6 +144,20 @@ class FashionMnist(ImageData):
 def take_splits(x: Tensor, y: Tensor, rows: dict[str, np.ndarray]) -> dict[str, Split]:
     """The splits whose row numbers are given."""
     return {name: Split(x[index], y[index], index) for name, index in rows.items()}
+
+
+def shared_images(splits: dict[str, Split]) -> list[str]:
+    """A sentence for val and for test when some of their images are in train, pixel by pixel; decoded images only."""
+    if not all(isinstance(split.x, Tensor) for split in splits.values()):
+        return []
+    hashes = {name: [hash(image.tobytes()) for image in split.x.numpy()] for name, split in splits.items()}
+    train = set(hashes["train"])
+    counts = {name: sum(image in train for image in hashes[name]) for name in ("val", "test")}
+    return [
+        f"{count} image{'s' * (count != 1)} of {name} {'is' if count == 1 else 'are'} also in train"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
