@@ -36,6 +36,7 @@ from trainctl.errors import (
     raise_interrupted,
 )
 from trainctl.run import directory
+from trainctl.run.record import changed
 from trainctl.run.run import Run
 
 log = logging.getLogger("trainctl")
@@ -79,39 +80,31 @@ def resume(run: Run, overrides: Sequence[str], options: Options) -> Run:
     started = time.perf_counter()
     check.refuse_untrusted(run.config, options.trust)
     with run.lock():
-        config = extended(run.config, overrides)
+        changes = changes_of(overrides)
+        config = changed(run.config, changes)
+        checked("train", config, options)
         reason = nothing_left(run, config)
         if reason:
             log.warning("%s", reason)
             return run
         run.resume(list(overrides))
-        if config != run.config:
+        if changes:
             run.rewrite_config(config)
         return carry_out(run, options, None, resume=True, started=started)
 
 
-def extended(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The run's config with the few values a resumed run may change; UsageError for any other."""
-    import copy
-
-    config = copy.deepcopy(config)
+def changes_of(overrides: Sequence[str]) -> dict[str, Any]:
+    """The few values that a resumed run may change; UsageError for any other."""
+    changes = {}
     for override in overrides:
         key, _, value = override.partition("=")
-        key = {"max_epochs": "trainer.max_epochs", "max_time": "trainer.max_time"}.get(key, key)
         if key not in RESUMABLE_KEYS:
             raise UsageError(
                 f"a resumed run keeps its config; only {', '.join(RESUMABLE_KEYS)} may change, got `{override}`; "
                 "start a new run with `trainctl train --from RUN` instead"
             )
-        node = config
-        *parents, last = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = yaml.safe_load(value)
-    problems = check.check("train", config)
-    if problems:
-        raise UsageError("; ".join(problems))
-    return config
+        changes[key] = yaml.safe_load(value)
+    return changes
 
 
 def nothing_left(run: Run, config: dict[str, Any]) -> str | None:
@@ -137,6 +130,11 @@ def carry_out(run: Run, options: Options, source: Run | None, resume: bool, star
     """The run's verb, in this process or over several; then its record says how it ended."""
     started = time.perf_counter() if started is None else started
     with recorded(run), signals_raise():
+        if run.verb == "train" and any((run.config.get("train") or {}).get(kind) for kind in ("folds", "seeds")):
+            from trainctl import repeat
+
+            repeat.run_all(run, options, source)
+            return run
         count = processes(run.config)
         if count > 1:
             from trainctl import supervisor
@@ -197,7 +195,8 @@ def explained(error: BaseException, run: Run) -> BaseException:
     if isinstance(error, Interrupted):
         error = Stopped(error.signum)
     if isinstance(error, Stopped) and run.verb == "train" and (run.path / "checkpoints").exists():
-        return Stopped(error.signum, f"{error}; resume with `trainctl train --resume {run.path}`")
+        hint = f"; resume with `trainctl train --resume {run.path}`"
+        return error if hint in str(error) else Stopped(error.signum, f"{error}{hint}")
     if isinstance(error, TrainctlError):
         return error
     text = str(error)

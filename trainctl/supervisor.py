@@ -16,7 +16,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from trainctl import errors
 from trainctl.errors import Interrupted, Stopped, TrainctlError
 from trainctl.run.run import Run
 
@@ -70,15 +69,27 @@ def _start(run: Run, options: Options, source: Run | None, resume: bool, count: 
 
 
 def _wait(workers: list[subprocess.Popen[bytes]]) -> None:
-    """Until all have ended, or one has failed and the others had time to notice."""
+    """Until all have ended, or one has failed and the others had time to notice.
+
+    Raises TrainctlError when a rank was killed: the others only report that they lost it.
+    """
     while True:
         codes = [w.poll() for w in workers]
+        for rank, code in enumerate(codes):
+            if code is not None and code < 0:
+                _end(workers, 0.0)
+                raise TrainctlError(f"rank {rank} ended with signal {-code}; see `{log_name(rank)}` of the run")
         if None not in codes:
             return
         if any(codes):
             _end(workers, LAST_WORDS_S)
             return
         time.sleep(0.05)
+
+
+def log_name(rank: int) -> str:
+    """Where a rank's own output goes; rank 0 speaks for the run."""
+    return f"rank{rank}.log" if rank else "train.log"
 
 
 def _forward(workers: list[subprocess.Popen[bytes]], signum: int) -> None:
@@ -110,7 +121,7 @@ def _raise_first(run: Run, workers: list[subprocess.Popen[bytes]], otherwise: St
     for rank, worker in enumerate(workers):
         if worker.returncode and otherwise is None:
             how = f"signal {-worker.returncode}" if worker.returncode < 0 else f"exit code {worker.returncode}"
-            raise TrainctlError(f"rank {rank} ended with {how}; see `{run.path / f'rank{rank}.log'}`")
+            raise TrainctlError(f"rank {rank} ended with {how}; see `{run.path / log_name(rank)}`")
     if otherwise is not None:
         raise otherwise
 
@@ -125,7 +136,5 @@ def _reported(run: Run, rank: int) -> dict[str, Any] | None:
 def _as_error(report: dict[str, Any]) -> TrainctlError:
     if report["code"] in (128 + s for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)):
         return Stopped(report["code"] - 128, report["message"])
-    kinds = {k.exit_code: k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, TrainctlError)}
-    error = kinds.get(report["code"], TrainctlError)(report["message"])
-    error.traceback = report.get("traceback", "")
-    return error
+    kinds = {kind.exit_code: kind for kind in TrainctlError.__subclasses__() if kind is not Stopped}
+    return kinds.get(report["code"], TrainctlError)(report["message"])

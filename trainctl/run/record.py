@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 import os
@@ -87,10 +88,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def changed(written: Any, old: Any, new: Any) -> Any:
+def as_written(written: Any, old: Any, new: Any) -> Any:
     """`new` as to be written: a value that is still its `old` one keeps its `written` form, an interpolation."""
     if isinstance(new, Mapping) and isinstance(old, Mapping) and isinstance(written, Mapping):
-        return {key: changed(written.get(key), old.get(key), value) for key, value in new.items()}
+        return {key: as_written(written.get(key), old.get(key), value) for key, value in new.items()}
     return written if new == old else new
 
 
@@ -138,3 +139,15 @@ def _yaml_plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_yaml_plain(item) for item in value]
     return value if isinstance(value, float) else plain(value)
+
+
+def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a config with values replaced by dotted key."""
+    result = copy.deepcopy(dict(config))
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        node = result
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return result

@@ -20,7 +20,7 @@ from typing import Any
 from trainctl.errors import RunError, TrainctlError
 from trainctl.run import files, lines, lock, machine
 from trainctl.run.manifest import Manifest
-from trainctl.run.record import changed, dump_yaml, inside, load_yaml, misshapen, plain, plain_overrides
+from trainctl.run.record import as_written, dump_yaml, inside, load_yaml, misshapen, plain, plain_overrides
 
 SCHEMA = 1
 STATUSES = ("running", "completed", "failed", "stopped", "crashed", "damaged")
@@ -107,7 +107,7 @@ class Run:
     def rewrite_config(self, config: dict[str, Any]) -> None:
         """Replace config.yaml by a changed `config`; what came from the environment stays written as it was."""
         written = load_yaml(self.path / "config.yaml")
-        self._write("config.yaml", dump_yaml(changed(written, self.config, config)))
+        self._write("config.yaml", dump_yaml(as_written(written, self.config, config)))
         self.__dict__["config"] = config
 
     @cached_property
@@ -175,6 +175,10 @@ class Run:
             except OSError as error:
                 raise self._failure(error, self.path / ".lock") from error
             yield
+
+    def stored_config(self) -> dict[str, Any]:
+        """config.yaml as it stands: what is `${oc.env:...}` there is not resolved."""
+        return load_yaml(self.path / "config.yaml")
 
     def log_metrics(self, row: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl; a line torn by an earlier kill is cut first."""

@@ -18,9 +18,9 @@ from trainctl.callbacks import Checkpoint, Record, Show, Signals
 from trainctl.callbacks.time_limit import TimeLimit, TimeUp
 from trainctl.data.base import Data
 from trainctl.errors import Stopped, UsageError, did_you_mean
-from trainctl.run import checkpoints, files
+from trainctl.run import checkpoints
 from trainctl.tasks.base import Task
-from trainctl.verbs import inference, restore
+from trainctl.verbs import findings, inference, restore
 from trainctl.verbs.job import CheckpointStore, Job, Outcome
 from trainctl.verbs.source_data import check_unchanged, prepare
 
@@ -37,6 +37,8 @@ def train(job: Job) -> Outcome:
     torch.set_num_threads(1)
     data = prepare(job, config)
     check_unchanged(job, data)
+    if isinstance(data, Data):
+        data.seed = config["seed"]  # of the batch order; the split was made with data.seed
     spec = restore.spec_of(data)
     task = build.task(config, spec, data, fit=True)
     if job.source is not None and not job.resume:
@@ -112,6 +114,8 @@ def finish_fit(job: Job, fitting: Fitting, task: pl.LightningModule, data: Any) 
             if job.rank == 0:
                 bootstrap = job.run.config["train"].get("bootstrap", 0)
                 result = metrics.evaluate_outputs(predicted, y, task.spec, bootstrap, job.run.config["seed"])
+                rows = data.split("test").rows[: len(y)] if isinstance(data, Data) else None
+                job.arguments["kept"] = findings.keep(job.run.path, result, predicted, y, task.spec, rows)
         else:
             fitting.trainer.test(task, datamodule=data, verbose=False)
         if job.rank == 0:
@@ -138,16 +142,13 @@ def keep(job: Job, fitting: Fitting, task: pl.LightningModule, result: metrics.R
     if result is not None:
         warnings += result.warnings
         intervals = {f"test/{k}": v for k, v in result.intervals.items()}
-        if result.confusion and isinstance(task, Task):
-            content = {"classes": list(task.spec.classes), "counts": result.confusion}
-            files.write_json(run.path / "confusion.json", content)
     for sentence in result.warnings if result else []:
         log.warning("%s", sentence)
     job.timing["steps_per_s"] = round(fitting.record.steps / max(fitting.record.seconds, 1e-9), 1)
     return Outcome(
         collect(fitting, run.metrics_log(), result),
         intervals,
-        {"weights": restore.WEIGHTS, "checkpoint": "checkpoints/best.ckpt"},
+        {"weights": restore.WEIGHTS, "checkpoint": "checkpoints/best.ckpt", **job.arguments.pop("kept", {})},
         {
             "warnings": warnings,
             "monitor": fitting.monitor,
@@ -167,9 +168,9 @@ def collect(fitting: Fitting, rows: list[dict[str, Any]], result: metrics.Report
     best = _best_epoch(fitting)
     row = next((r for r in rows if r.get("epoch") == best), rows[-1] if rows else {})
     figures = {k: v for k, v in row.items() if k.startswith(("train/", "val/"))}
-    if result is not None:
-        return figures | {f"test/{k}": v for k, v in result.metrics.items()}
     logged = {k: float(v) for k, v in fitting.trainer.callback_metrics.items() if k.startswith("test")}
+    if result is not None:
+        logged |= {f"test/{k}": v for k, v in result.metrics.items()}
     return figures | logged
 
 
