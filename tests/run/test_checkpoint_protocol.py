@@ -70,7 +70,6 @@ def test_the_order_of_system_calls(run: Path, monkeypatch: pytest.MonkeyPatch) -
         "fsync temp of last.ckpt",
         "fsync temp of manifest.json",
         "replace temp of manifest.json -> manifest.json",
-        "fsync run",
         "link temp of last.ckpt -> temp of best.ckpt",
         "replace temp of best.ckpt -> best.ckpt",
         "link last.ckpt -> temp of prev.ckpt",

@@ -70,7 +70,8 @@ def commit(run_dir: Path, temp: Path, *, best: bool, keep_last: bool = True, inf
             manifest.names |= {"prev": here["last"], "last": digest} if "last" in here else {"last": digest}
         if best:
             manifest.names["best"] = digest
-        manifest.write(run_dir)
+        # Should a power cut bring the old manifest back, it still knows the old last, which prev is then.
+        manifest.write(run_dir, durable=False)
         if best:
             _link(temp, folder / "best.ckpt")
         if keep_last:

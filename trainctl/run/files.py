@@ -77,9 +77,10 @@ def temp_path(path: Path) -> Path:
     return path.parent / f".tmp-{name}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, durable: bool = True) -> None:
     """Replace `path` by `content` (text as UTF-8): after a kill at any moment the old or the new file is there.
 
+    `durable=False` leaves out the directory's fsync: after a power cut the old file may be back, whole.
     Raises ResourceError (disk full, permission), UsageError (name over 255 bytes), RunError (directory is gone).
     """
     check_name(path)
@@ -91,16 +92,17 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temp, path)
-        sync_directory(path.parent)
+        if durable:
+            sync_directory(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temp.unlink()
         raise explain(error, path, len(payload)) from error
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, durable: bool = True) -> None:
     """`write_atomic` of strict, indented JSON (NaN is a programmer's error: ValueError)."""
-    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable)
 
 
 def read_json(path: Path) -> Any:

@@ -41,11 +41,10 @@ class Manifest:
             raise RunError(f"`{files.shown(path)}` is damaged: it is not a manifest")
         return cls(*tables)
 
-    def write(self, run_dir: Path) -> None:
+    def write(self, run_dir: Path, durable: bool = True) -> None:
         """Replace the run's manifest.json atomically."""
-        files.write_json(
-            run_dir / "manifest.json", {"files": self.files, "names": self.names, "checkpoints": self.checkpoints}
-        )
+        content = {"files": self.files, "names": self.names, "checkpoints": self.checkpoints}
+        files.write_json(run_dir / "manifest.json", content, durable)
 
     def list_files(self, run_dir: Path) -> None:
         """Fill `files` from the directory: no logs, records that still grow, temporary files, child runs, links."""
