@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from trainctl import launch
 from trainctl.config import overrides as grammar
 from trainctl.config import saved
-from trainctl.config.compose import compose, config_folders, plain
+from trainctl.config.compose import compose, plain, searchpath
+from trainctl.config.listing import folders as config_folders
 from trainctl.errors import Interrupted, Stopped, TrainctlError
 from trainctl.run import compare, directory, files
 from trainctl.run.run import Run
@@ -75,14 +76,13 @@ def _telling(jobs: list[list[str]]) -> list[list[str]]:
 
 def _through_hydra(verb: str, words: Sequence[str], options: launch.Options, path: Path) -> None:
     folders = config_folders(_path(options))
-    quoted = [f"'file://{folder}'" for folder in folders[1:]]
     settings = [
         f"hydra.sweep.dir='{path.resolve()}'",
         "hydra.sweep.subdir=${hydra.job.num}",
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
         "hydra.output_subdir=null",
-        *([f"hydra.searchpath=[{','.join(quoted)}]"] if quoted else []),
+        *searchpath(folders),
     ]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(folders[0]), version_base="1.3", job_name=verb):
