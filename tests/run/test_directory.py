@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -163,6 +164,18 @@ def test_a_sweep_is_one_entry_and_its_jobs_are_listed_on_request(runs: Path) -> 
     (folds / "run.json").write_text('{"verb": "train", "status": "completed"}')
     (folds / "folds" / "0" / "run.json").write_text('{"verb": "train", "status": "completed"}')
     assert [child.name for child in directory.children(Run.open(folds))] == ["2026-11-20_16-00-00/folds/0"]
+
+
+def test_a_sweep_that_was_killed_reads_as_crashed_after_a_while(runs: Path) -> None:
+    sweep = runs / "train" / "2026-11-20_15-00-00"
+    make(sweep / "0", verb="train")
+    (sweep / "sweep.json").write_text('{"status": "running"}')
+    assert directory.read(sweep).status == "running", "the next job may be about to start"
+    for file in (sweep / "sweep.json", sweep / "0" / "run.json"):
+        os.utime(file, (time.time() - 100,) * 2)
+    assert directory.read(sweep).status == "crashed"
+    (sweep / "sweep.json").write_text('{"status": "completed"}')
+    assert directory.read(sweep).status == "completed"
 
 
 def test_broken_directories_are_listed_as_damaged(runs: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from trainctl.run import files
 from trainctl.run.run import Run
 
 _STAMP = re.compile(r"^\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}(?:-(\d+))?$")
+_BETWEEN_JOBS_S = 60.0  # a job starts within this time after the one before
 _FORMAT = "%Y-%m-%d_%H-%M-%S"
 _GROUPS_OF_CHILDREN = ("folds", "seeds")
 
@@ -85,12 +87,21 @@ def read(path: Path) -> Run:
     verb = path.parent.name
     try:
         if (path / "sweep.json").exists() and not (path / "run.json").exists():
-            sweep = files.read_json(path / "sweep.json")
-            status = sweep.get("status", "completed") if isinstance(sweep, dict) else "damaged"
-            return Run(path, {"verb": verb, "status": status, "sweep": len(child_paths(path))})
+            return _sweep(path)
         return Run.open(path)
-    except RunError as error:
+    except (RunError, OSError) as error:
         return Run(path, {"verb": verb, "status": "damaged", "error": {"message": str(error), "code": 4}})
+
+
+def _sweep(path: Path) -> Run:
+    """A sweep as one entry; `crashed` when it calls itself running but no job has been for a while."""
+    sweep = files.read_json(path / "sweep.json")
+    status = sweep.get("status", "completed") if isinstance(sweep, dict) else "damaged"
+    jobs = child_paths(path)
+    if status == "running" and not any(read(job).status == "running" for job in jobs):
+        written = max(file.stat().st_mtime for file in (path / "sweep.json", *(job / "run.json" for job in jobs)))
+        status = "crashed" if time.time() - written > _BETWEEN_JOBS_S else status
+    return Run(path, {"verb": path.parent.name, "status": status, "sweep": len(jobs)})
 
 
 def child_paths(path: Path) -> list[Path]:
