@@ -67,6 +67,7 @@ def data(config: Config, preprocessing: Path | None = None) -> pl.LightningDataM
         if preprocessing is not None:
             made.restore(preprocessing)
         made.limit_batches = config["trainer"].get("limit_batches")
+        made.reshuffle = config["trainer"].get("reshuffle", True)
     return made
 
 
@@ -173,7 +174,7 @@ def trainer(config: Config, folder: Path, callbacks: Sequence[pl.Callback] = (),
         precision=options["precision"],
         max_epochs=options.get("max_epochs"),
         deterministic=options.get("deterministic", False),
-        profiler=options.get("profiler"),
+        profiler=_profiler(options.get("profiler"), folder),
         limit_train_batches=limit,
         limit_val_batches=limit,
         limit_test_batches=limit,
@@ -187,6 +188,12 @@ def trainer(config: Config, folder: Path, callbacks: Sequence[pl.Callback] = (),
         enable_checkpointing=bool(callbacks),
         use_distributed_sampler=True,
     )
+
+
+def _profiler(name: str | None, folder: Path) -> Any:
+    """Lightning's simple or advanced profiler, which writes `fit-profile.txt` into the run."""
+    kinds = {"simple": pl.profilers.SimpleProfiler, "advanced": pl.profilers.AdvancedProfiler}
+    return kinds[name](dirpath=folder, filename="profile") if name else None
 
 
 def seconds(text: str | int | float | None) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -178,7 +179,9 @@ def recorded(run: Run) -> Iterator[None]:
     except BaseException as error:
         told = explained(error, run)
         log.debug("%s", traceback.format_exc())
-        if isinstance(told, Stopped):
+        if discardable(run, told):
+            shutil.rmtree(run.path, ignore_errors=True)
+        elif isinstance(told, Stopped):
             run.stop(told.signum, str(told))
         else:
             run.fail(told, getattr(told, "exit_code", 1), traceback.format_exc())
@@ -188,6 +191,12 @@ def recorded(run: Run) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
+
+
+def discardable(run: Run, error: BaseException) -> bool:
+    """A wrong config or unfit data found before training leaves nothing; a child keeps its record for its parent."""
+    child = run.path.name.isdecimal()
+    return getattr(error, "exit_code", 1) in (2, 3) and not child and not any(run.path.rglob("*.ckpt"))
 
 
 def explained(error: BaseException, run: Run) -> BaseException:

@@ -166,6 +166,8 @@ RULES: dict[str, Rule] = {
     "trainer.accumulate_grad_batches": whole(1),
     "trainer.deterministic": truth,
     "trainer.limit_batches": whole(1, words=(None,)),
+    "trainer.reshuffle": truth,
+    "trainer.profiler": one_of("simple", "advanced", None),
     "trainer.oversubscribe": truth,
     "callbacks.early_stopping.patience": whole(1),
     "callbacks.early_stopping.min_delta": _NOT_NEGATIVE,

@@ -21,7 +21,7 @@ from trainctl.data.columns import DATE_PARTS, Column, date_part
 from trainctl.data.spec import Category
 
 SCALINGS = ("both", "quantile", "standard", "none")
-BLOCK_ROWS = 65_536  # rows that are transformed at once
+BLOCK_ROWS = 8_192  # rows that are transformed at once
 QUANTILES = 1001
 QUANTILE_ROWS = 200_000  # train rows that quantiles and medians are taken from
 EXTREME = 5.2  # normal score of the lowest and highest value of train, as in scikit-learn
@@ -111,12 +111,14 @@ class Preprocessing:
         """(first row, x of the block), BLOCK_ROWS at a time, so that no second copy of the table is made."""
         expressions = [*self._number_expressions(), *self._category_expressions()]
         for start in range(0, len(frame), BLOCK_ROWS):
-            part = frame.slice(start, BLOCK_ROWS)
-            block = part.select(expressions).to_numpy(writable=True)  # column after column
-            for index, knots in enumerate(self.knots):
-                if len(knots):
-                    block[:, index] = interpolate(block[:, index], knots, self.scores[index])
-            yield start, block.astype(np.float32, order="C", copy=False)
+            part = frame.slice(start, BLOCK_ROWS).select(expressions)
+            block = np.empty(part.shape, dtype=np.float32)
+            for index, column in enumerate(part.iter_columns()):
+                values = column.to_numpy()
+                if index < len(self.knots) and len(self.knots[index]):
+                    values = interpolate(values, self.knots[index], self.scores[index])
+                block[:, index] = values
+            yield start, block
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the arrays as safetensors; what JSON can hold is returned."""
@@ -165,13 +167,12 @@ class Preprocessing:
         self.scores.append(scores)
 
     def _number_expressions(self) -> list[pl.Expr]:
-        dtype = pl.Float64 if any(len(knots) for knots in self.knots) else pl.Float32
         filled = [n.expression.fill_null(float(self.fill[i])) for i, n in enumerate(self.numbers)]
         scaled = [(v - float(self.center[i])) / float(self.scale[i]) for i, v in enumerate(filled)]
         found = [filled[i] if len(self.knots[i]) else scaled[i] for i in range(len(filled))]
         found += [scaled[i] / (1.0 + (scaled[i] / BEND) ** 2).sqrt() for i in self.twins]
-        found += [self.numbers[i].expression.is_null().cast(dtype) for i in self.marks]
-        return [value.cast(dtype).alias(name) for value, name in zip(found, self.numeric, strict=True)]
+        found += [self.numbers[i].expression.is_null().cast(pl.Float32) for i in self.marks]
+        return [value.alias(name) for value, name in zip(found, self.numeric, strict=True)]
 
     def _category_expressions(self) -> list[pl.Expr]:
         found = []

@@ -124,7 +124,8 @@ class Source:
 
     @property
     def _null_values(self) -> list[str]:
-        return [blank + value for value in self.missing_values for blank in ("", " ")]
+        padded = f"{self._separator} ".encode() in self._head  # `39, ?, 5`: each one to look for costs time
+        return [blank + value for value in self.missing_values for blank in (("", " ") if padded else ("",))]
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

@@ -171,7 +171,9 @@ class Tabular(Data):
                     place[rows] = np.arange(bounds[name].start, bounds[name].stop)
             for first, block in self.preprocessing.blocks(table.frame):
                 there = place[first : first + len(block)]
-                x.numpy()[there[there >= 0]] = block[there >= 0]
+                if (there < 0).any():
+                    there, block = there[there >= 0], block[there >= 0]
+                x.numpy()[there] = block
             used = place >= 0
             target[torch.from_numpy(place[used])] = y[key][torch.from_numpy(used)]
             numbers[place[used]] = table.rows[used]

@@ -155,6 +155,12 @@ def finish_git(git: subprocess.Popen[bytes] | None, timeout: float = 1.0) -> dic
     return {"commit": commits[0], "dirty": any(not line.startswith("#") for line in lines)}
 
 
+def surroundings(git: subprocess.Popen[bytes] | None) -> dict[str, Any]:
+    """What a run's figures depend on beside its config; `git` as `start_git` gave it."""
+    found = {"cwd": os.getcwd(), "versions": versions(), "hardware": hardware()}
+    return {**found, "git": finish_git(git)}
+
+
 def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:

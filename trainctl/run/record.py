@@ -141,6 +141,14 @@ def _yaml_plain(value: Any) -> Any:
     return value if isinstance(value, float) else plain(value)
 
 
+def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `config` with `${oc.env:...}` resolved; RunError when a variable is not set."""
+    # Imported when a config is read: `trainctl runs` reads none.
+    from trainctl.config import saved
+
+    return saved.resolve(config)
+
+
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a config with values replaced by dotted key."""
     result = copy.deepcopy(dict(config))

@@ -20,7 +20,7 @@ from typing import Any
 from trainctl.errors import RunError, TrainctlError
 from trainctl.run import files, lines, lock, machine
 from trainctl.run.manifest import Manifest
-from trainctl.run.record import as_written, dump_yaml, inside, load_yaml, misshapen, plain, plain_overrides
+from trainctl.run.record import as_written, dump_yaml, inside, load_yaml, misshapen, plain, plain_overrides, resolved
 
 SCHEMA = 1
 STATUSES = ("running", "completed", "failed", "stopped", "crashed", "damaged")
@@ -52,7 +52,7 @@ class Run:
         git = machine.start_git()
         run = cls(path, {})
         run._write("config.yaml", dump_yaml(config))
-        run.__dict__["config"] = _resolved(config)
+        run.__dict__["config"] = resolved(config)
         record = {
             "schema": SCHEMA,
             "verb": verb,
@@ -62,10 +62,7 @@ class Run:
             "overrides": plain_overrides(overrides),
             "seed": config.get("seed"),
             **machine.process(),
-            "cwd": os.getcwd(),
-            "versions": machine.versions(),
-            "hardware": machine.hardware(),
-            "git": machine.finish_git(git),
+            **machine.surroundings(git),
         }
         run._save({**record, **plain(fields)})
         return run
@@ -102,7 +99,7 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved config as plain values, environment included; RunError when config.yaml is damaged."""
-        return _resolved(load_yaml(self.path / "config.yaml"))
+        return resolved(load_yaml(self.path / "config.yaml"))
 
     def rewrite_config(self, config: dict[str, Any]) -> None:
         """Replace config.yaml by a changed `config`; what came from the environment stays written as it was."""
@@ -291,13 +288,6 @@ class Run:
         if files.is_gone(self.path):
             return RunError(f"run dir `{files.shown(self.path)}` vanished; stopping")
         return files.explain(error, path, size)
-
-
-def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
-    # Imported when a config is read: `trainctl runs` reads none.
-    from trainctl.config import saved
-
-    return saved.resolve(config)
 
 
 def _now() -> str:
