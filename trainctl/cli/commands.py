@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,9 +24,11 @@ from trainctl.cli.options import (
     Verbose,
 )
 from trainctl.errors import SweepError, UsageError
-from trainctl.launch import Options
 from trainctl.run import files
 from trainctl.run.run import Run
+
+if TYPE_CHECKING:
+    from trainctl.launch import Options
 
 config_app = typer.Typer(help="Look into a config without running it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
