@@ -29,7 +29,8 @@ class ImageFiles:
     def __init__(self, paths: Sequence[Path], shape: tuple[int, int, int]) -> None:
         self.paths, self.shape = list(paths), torch.Size((len(paths), *shape))
         self.dtype, self.device = torch.uint8, torch.device("cpu")
-        self._workers = min(32, len(os.sched_getaffinity(0)))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._workers = min(32, cores)
 
     def __len__(self) -> int:
         return len(self.paths)
