@@ -97,7 +97,7 @@ def task(config: Config, spec: DataSpec | None, data: Any = None, fit: bool = Fa
     if "training" in wanted and fit:
         available["training"] = training(config)
         available["class_counts"] = _class_counts(data, spec)
-    made = component(config["task"], **available)
+    made: object = component(config["task"], **available)
     if not isinstance(made, pl.LightningModule):
         raise UsageError(f"`task._target_` must be a LightningModule, got {type(made).__name__}")
     if isinstance(made, Task) and fit:
@@ -158,11 +158,15 @@ def callbacks(config: Config, monitor: str, mode: str) -> list[pl.Callback]:
 def loggers(config: Config, folder: Path) -> list[Any]:
     """The loggers of the config, writing below the run."""
     nodes = config.get("logger") or {}
-    nodes = [nodes] if nodes.get("_target_") else [n for n in nodes.values() if isinstance(n, dict) and n.get("_target_")]
+    nodes = (
+        [nodes] if nodes.get("_target_") else [n for n in nodes.values() if isinstance(n, dict) and n.get("_target_")]
+    )
     return [component(node, save_dir=str(folder)) for node in nodes]
 
 
-def trainer(config: Config, folder: Path, callbacks: Sequence[pl.Callback] = (), loggers: Sequence[Any] = ()) -> pl.Trainer:
+def trainer(
+    config: Config, folder: Path, callbacks: Sequence[pl.Callback] = (), loggers: Sequence[Any] = ()
+) -> pl.Trainer:
     """A Lightning Trainer that shows, saves and logs nothing by itself; our callbacks do."""
     options = config["trainer"]
     limit = options.get("limit_batches")

@@ -9,7 +9,6 @@ import difflib
 import signal
 from collections.abc import Iterable
 
-
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from trainctl import launch
 from trainctl.config import overrides as grammar
@@ -89,7 +90,9 @@ def _through_hydra(verb: str, words: Sequence[str], options: launch.Options, pat
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         task = partial(job, verb=verb, options=options.to_dict(), cwd=os.getcwd())
-        hydra.multirun(config_name=verb, task_function=task, overrides=[*settings, *words], with_log_configuration=False)
+        hydra.multirun(
+            config_name=verb, task_function=task, overrides=[*settings, *words], with_log_configuration=False
+        )
 
 
 def job(config: DictConfig, *, verb: str, options: dict[str, Any], cwd: str) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def job(config: DictConfig, *, verb: str, options: dict[str, Any], cwd: str) -> 
     os.chdir(cwd)
     setting = HydraConfig.get()
     path, words = Path(setting.runtime.output_dir), list(setting.overrides.task)
-    config = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    config = copy.deepcopy(config)
     with open_dict(config):
         config.pop("hydra", None)
     relative = Path(os.path.relpath(path, cwd))

@@ -34,7 +34,6 @@ class Store(Protocol):
         """The sentence for a failed write."""
 
 
-
 class PlainCheckpointIO(CheckpointIO):
     """Saves and loads built-ins and tensors only; nothing is ever unpickled."""
 
@@ -48,7 +47,9 @@ class PlainCheckpointIO(CheckpointIO):
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:
             reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-            raise RunError(f"`{Path(path).name}` cannot be read as a checkpoint of tensors ({reason}); refused") from None
+            raise RunError(
+                f"`{Path(path).name}` cannot be read as a checkpoint of tensors ({reason}); refused"
+            ) from None
 
     def remove_checkpoint(self, path: Any) -> None:
         """Lightning asks for this only through its own ModelCheckpoint, which is not used."""
@@ -102,7 +103,9 @@ class Checkpoint(LightningCheckpoint):
             self.store.commit(temporary, best, {"epoch": epoch, "step": _step(trainer), "midway": midway})
         self.saved = True
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Lightning's loop state gives way to (epoch, step): with chunks its batch counts mean nothing."""
         checkpoint.pop("loops", None)
         midway = _is_midway(trainer)
@@ -123,10 +126,12 @@ class Checkpoint(LightningCheckpoint):
 
     # Resuming
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Put the fit loop at the epoch to go on with."""
         place = checkpoint["place"]
-        progress = trainer.fit_loop.epoch_progress.current
+        progress: Any = trainer.fit_loop.epoch_progress.current
         progress.ready = progress.started = progress.processed = progress.completed = place["epoch"]
         loop = trainer.fit_loop.epoch_loop
         loop.manual_optimization.optim_step_progress.total.completed = place["step"]

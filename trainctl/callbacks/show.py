@@ -26,6 +26,7 @@ class Show(pl.Callback):
         self.live = sys.stderr.isatty() and not quiet
         self._bar: Any = None
         self._drawn = 0.0
+        self._first: int | None = None
 
     def epoch_line(self, row: Row) -> None:
         """`epoch 3/10  train/loss 0.41  val/loss 0.39  val/accuracy 0.86  0.1 s`, at most 200 bytes."""
@@ -61,7 +62,7 @@ class Show(pl.Callback):
         epochs = self.max_epochs if self.max_epochs and self.max_epochs > 0 else None
         self._total = epochs * int(trainer.num_training_batches) if epochs else None
         self._task = self._bar.add_task("training", total=self._total, figures="")
-        self._started, self._first = time.perf_counter(), None
+        self._started = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -49,7 +49,9 @@ class Signals(pl.Callback):
             self.received = int(flag) or None
         return self.received is not None
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """A foreign module cannot be stopped inside its step: it stops before the next one, at its last checkpoint."""
         if not isinstance(pl_module, Task) and self.requested():
             self.stop(pl_module)

@@ -80,8 +80,9 @@ def run(arguments: Sequence[str]) -> int:
             return failed(error.format_message(), 2)
         if "--traceback" in arguments:
             traceback.print_exc()
-        where = "see error.txt of the run, or repeat with --traceback"
-        return failed(f"internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} ({where})", 1)
+        first = (str(error).splitlines() or [""])[0]
+        hint = "see error.txt of the run, or use --traceback"
+        return failed(f"internal error: {type(error).__name__}: {first} ({hint})", 1)
 
 
 def failed(sentence: str, code: int) -> int:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 
-
 def _complete_override(ctx: typer.Context, incomplete: str) -> list[str]:
     from trainctl.cli import completion
 

@@ -8,7 +8,8 @@ both (the second bent at 3, so that an extreme cannot rule). Everything fitted i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from trainctl.data.columns import DATE_PARTS, Column, date_part
 from trainctl.data.spec import Category
 
 SCALINGS = ("both", "quantile", "standard", "none")
-BLOCK_ROWS = 8_192  # rows that are transformed at once
+BLOCK_ROWS = 32_768  # rows that are transformed at once
 QUANTILES = 1001
-QUANTILE_ROWS = 200_000  # train rows that quantiles and medians are taken from
+STATISTIC_ROWS = 200_000  # of a longer train split, every n-th row is enough for means, medians and quantiles
 EXTREME = 5.2  # normal score of the lowest and highest value of train, as in scikit-learn
 BEND = 3.0  # standard deviations from which a linear twin flattens
 
@@ -95,22 +96,28 @@ class Preprocessing:
                 numbers.append(Number(column.name, column.name))
         fill, center, scale = np.zeros((3, len(numbers)))
         fitted = cls(scaling, numbers, [], vocabulary, fill, center, scale, [], [])
+        sample = frame.select(sorted({n.source for n in numbers}))[rows[:: max(1, len(rows) // STATISTIC_ROWS)]]
         for index, number in enumerate(numbers):
-            values = pl.DataFrame([frame.get_column(number.source).gather(train)]).select(number.expression).to_series()
+            values = sample.select(number.expression).to_series()
             fitted._fit_number(index, values, binary=_is_binary(columns, number))
+            holes = frame.select(number.expression.is_null()).to_series()
+            if holes.any() and bool(holes.gather(train).any()):
+                fitted.marks.append(index)
         return fitted
 
     def transform(self, frame: pl.DataFrame) -> np.ndarray:
         """x float32 [rows, width] of a typed frame."""
         x = np.empty((len(frame), self.width), dtype=np.float32)
-        for start, block in self.blocks(frame):
-            x[start : start + len(block)] = block
+        self.fill_matrix(frame, x, np.arange(len(frame)))
         return x
 
-    def blocks(self, frame: pl.DataFrame) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, x of the block), BLOCK_ROWS at a time, so that no second copy of the table is made."""
+    def fill_matrix(self, frame: pl.DataFrame, x: np.ndarray, place: np.ndarray) -> None:
+        """Row i of a typed frame becomes row place[i] of x, none where that is negative.
+
+        Some rows at a time, so that no second copy of the table is made; on the threads that polars uses."""
         expressions = [*self._number_expressions(), *self._category_expressions()]
-        for start in range(0, len(frame), BLOCK_ROWS):
+
+        def fill(start: int) -> None:
             part = frame.slice(start, BLOCK_ROWS).select(expressions)
             block = np.empty(part.shape, dtype=np.float32)
             for index, column in enumerate(part.iter_columns()):
@@ -118,7 +125,15 @@ class Preprocessing:
                 if index < len(self.knots) and len(self.knots[index]):
                     values = interpolate(values, self.knots[index], self.scores[index])
                 block[:, index] = values
-            yield start, block
+            there = place[start : start + BLOCK_ROWS]
+            x[there[there >= 0]] = block if (there >= 0).all() else block[there >= 0]
+
+        starts = range(0, len(frame), BLOCK_ROWS)
+        if len(starts) == 1:
+            fill(0)
+        else:
+            with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+                list(pool.map(fill, starts))
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the arrays as safetensors; what JSON can hold is returned."""
@@ -154,15 +169,13 @@ class Preprocessing:
         knots = scores = np.empty(0)
         self.scale[index] = 1.0
         if len(present):
-            sample = np.sort(present.gather_every(max(1, len(present) // QUANTILE_ROWS)).to_numpy())
+            sample = np.sort(present.to_numpy())
             mean, deviation = float(present.mean()), float(present.std(ddof=0) or 0.0)  # type: ignore[arg-type]
             self.fill[index] = mean if binary else float(np.median(sample))
             if self.scaling != "none" and deviation > 1e-12 * max(1.0, abs(mean)):
                 self.center[index], self.scale[index] = mean, deviation
                 if self.scaling in ("quantile", "both") and not binary:
                     knots, scores = normal_scores(sample)
-        if len(present) < len(values):
-            self.marks.append(index)
         self.knots.append(knots)
         self.scores.append(scores)
 

@@ -169,11 +169,7 @@ class Tabular(Data):
             for name, (home, rows) in where.items():
                 if home == key:
                     place[rows] = np.arange(bounds[name].start, bounds[name].stop)
-            for first, block in self.preprocessing.blocks(table.frame):
-                there = place[first : first + len(block)]
-                if (there < 0).any():
-                    there, block = there[there >= 0], block[there >= 0]
-                x.numpy()[there] = block
+            self.preprocessing.fill_matrix(table.frame, x.numpy(), place)
             used = place >= 0
             target[torch.from_numpy(place[used])] = y[key][torch.from_numpy(used)]
             numbers[place[used]] = table.rows[used]

@@ -157,8 +157,10 @@ def finish_git(git: subprocess.Popen[bytes] | None, timeout: float = 1.0) -> dic
 
 def surroundings(git: subprocess.Popen[bytes] | None) -> dict[str, Any]:
     """What a run's figures depend on beside its config; `git` as `start_git` gave it."""
-    found = {"cwd": os.getcwd(), "versions": versions(), "hardware": hardware()}
-    return {**found, "git": finish_git(git)}
+    folder = None
+    with contextlib.suppress(FileNotFoundError):
+        folder = os.getcwd()
+    return {"cwd": folder, "versions": versions(), "hardware": hardware(), "git": finish_git(git)}
 
 
 def _read(path: str) -> str:

@@ -282,7 +282,7 @@ class Run:
 
     def _relative(self, path: str | Path) -> str | None:
         relative = os.path.relpath(os.path.abspath(self.path / path), os.path.abspath(self.path))
-        return None if relative.startswith("..") else relative
+        return None if relative.split(os.sep)[0] == ".." else relative
 
     def _failure(self, error: OSError, path: Path, size: int | None = None) -> TrainctlError:
         if files.is_gone(self.path):

@@ -23,6 +23,7 @@ from trainctl.tasks.ema import WeightAverage
 from trainctl.tasks.gather import gather_rows
 from trainctl.tasks.training import Augment, Batch, Progress, Training
 
+
 class Task(pl.LightningModule):
     """A net, its loss and its metrics; subclasses give `loss`, `predict_outputs` and `measure`."""
 
@@ -37,6 +38,8 @@ class Task(pl.LightningModule):
         self.average: WeightAverage | None = None
         self.collected: dict[str, list[Batch]] = {}
         self.outputs: dict[str, Batch] = {}
+        self.mean: Tensor
+        self.std: Tensor
         if spec.mean:
             shape = (1, len(spec.mean), 1, 1)
             self.register_buffer("mean", torch.tensor(spec.mean).view(shape), persistent=False)
@@ -92,7 +95,10 @@ class Task(pl.LightningModule):
         epochs = self.trainer.max_epochs or 1
         self._schedule = as_schedule(options.scheduler(optimizer, total_steps=steps * epochs, steps_per_epoch=steps))
         config = {"scheduler": self._schedule.scheduler, "interval": self._schedule.interval}
-        return {"optimizer": optimizer, "lr_scheduler": config | ({"monitor": self.monitor} if self._schedule.metric else {})}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": config | ({"monitor": self.monitor} if self._schedule.metric else {}),
+        }
 
     @property
     def _options(self) -> Training:
@@ -211,7 +217,9 @@ class Task(pl.LightningModule):
 
     def _sums(self) -> Tensor:
         """This rank's [1, 2]: sum of losses and rows of the epoch so far."""
-        return torch.tensor([[float(self.progress.loss_sum), self.progress.rows]], dtype=torch.float64, device=self.device)
+        return torch.tensor(
+            [[float(self.progress.loss_sum), self.progress.rows]], dtype=torch.float64, device=self.device
+        )
 
     # Evaluation
 

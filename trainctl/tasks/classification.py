@@ -41,7 +41,9 @@ class Classification(Task):
             return None
         if given == "balanced":
             if counts is None:
-                raise UsageError("`task.class_weights=balanced` needs data that counts its classes; give a list instead")
+                raise UsageError(
+                    "`task.class_weights=balanced` needs data that counts its classes; give a list instead"
+                )
             frequency = torch.tensor([float(max(c, 1)) for c in counts])
             return frequency.sum() / (len(frequency) * frequency)
         if isinstance(given, str) or len(given) != len(self.spec.classes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from trainctl import build
@@ -19,21 +20,26 @@ def prepare(job: Job, config: dict[str, Any]) -> Any:
 
     A fine-tuned run on the same kind of data keeps its source's preprocessing: the weights expect it.
     """
-    folder = job.run.path / PREPROCESSING
-    kept = folder if job.resume and folder.is_dir() else None
-    if job.source is not None and kept is None and job.source.config["data"].get("_target_") == config["data"].get("_target_"):
-        parents = job.source.path / PREPROCESSING
-        kept = parents if parents.is_dir() else None
-    data = build.data(config, kept)
+    folder: Path | None = job.run.path / PREPROCESSING
+    if not job.resume and job.source is not None and same_kind(job.source.config, config):
+        folder = job.source.path / PREPROCESSING
+    elif not job.resume:
+        folder = None
+    data = build.data(config, folder if folder is not None and folder.is_dir() else None)
     if not isinstance(data, Data):
         return data
     data.setup()
     if job.rank == 0 and not job.resume:
         description = data.describe()
-        data.save(folder)
+        data.save(job.run.path / PREPROCESSING)
         job.run.update(data=description, warnings=list(description.get("warnings", [])))
         show(description)
     return data
+
+
+def same_kind(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two configs name the same data module."""
+    return bool(one["data"].get("_target_") == other["data"].get("_target_"))
 
 
 def show(description: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ LARGEST_CHUNK = 64
 def train(job: Job) -> Outcome:
     """Train the run's config. Raises Stopped, DivergedError, ResourceError, ...; what is needed to resume is kept."""
     started = time.perf_counter()
-    run, config = job.run, job.run.config
+    config = job.run.config
     torch.set_num_threads(1)
     data = prepare(job, config)
     check_unchanged(job, data)
@@ -168,7 +168,9 @@ def collect(fitting: Fitting, rows: list[dict[str, Any]], result: metrics.Report
     best = _best_epoch(fitting)
     row = next((r for r in rows if r.get("epoch") == best), rows[-1] if rows else {})
     figures = {k: v for k, v in row.items() if k.startswith(("train/", "val/"))}
-    logged = {k: float(v) for k, v in fitting.trainer.callback_metrics.items() if k.startswith("test")}
+    logged: dict[str, float | None] = {
+        k: float(v) for k, v in fitting.trainer.callback_metrics.items() if k.startswith("test")
+    }
     if result is not None:
         logged |= {f"test/{k}": v for k, v in result.metrics.items()}
     return figures | logged
