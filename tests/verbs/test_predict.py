@@ -164,5 +164,5 @@ def test_memory_does_not_grow_with_the_file(folder, classes: Run, tmp_path: Path
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 0, done.stderr
     print(done.stdout)
-    assert int(done.stdout.splitlines()[-1]) < 60  # MB; all rows at once take over 100
+    assert int(done.stdout.splitlines()[-1]) < 60  # MB, most of it the CSV reader's bounded read-ahead
     assert (tmp_path / "large.csv.out.csv").read_bytes().count(b"\n") == 360_001
