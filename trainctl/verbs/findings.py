@@ -18,6 +18,7 @@ from torch import Tensor
 from trainctl.data.spec import DataSpec
 from trainctl.metrics import Report, classification
 from trainctl.run import files
+from trainctl.verbs import output
 
 _SAMPLE = 600
 _HISTOGRAM_BINS = 48
@@ -69,10 +70,9 @@ def write_parquet(frame: pl.DataFrame, path: Path) -> None:
     """Write a table so that a reader sees the old file or the new one; ResourceError when it cannot be written."""
     temporary = files.temp_path(path)
     try:
-        frame.write_parquet(temporary, compression="zstd")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise files.explain(error, path) from error
+        with output.explained(path):
+            frame.write_parquet(temporary, compression="zstd")
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

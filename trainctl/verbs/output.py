@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -29,6 +31,7 @@ def check(source: Path, path: Path | None, force: bool = False) -> None:
         raise DataError(f"cannot read `{files.shown(source)}`: no such file or folder")
     if path is None:
         return
+    files.check_name(path)
     shown = files.shown(path)
     if path.suffix not in SUFFIXES:
         raise UsageError(f"cannot write `{shown}`: predictions are .csv, .parquet or .jsonl; e.g. `-o {path.stem}.csv`")
@@ -36,7 +39,6 @@ def check(source: Path, path: Path | None, force: bool = False) -> None:
         raise UsageError(f"cannot write `{shown}`: it is a directory; name a file in it")
     if not path.parent.is_dir():
         raise UsageError(f"cannot write `{shown}`: there is no directory `{files.shown(path.parent)}`")
-    files.check_name(path)
     if path.exists():
         if path.samefile(source):
             raise UsageError(f"`{shown}` is the file to predict; name another one with `-o`")
@@ -57,7 +59,7 @@ class PredictionFile:
         self._pieces: list[Path] = []
 
     def __enter__(self) -> PredictionFile:
-        with self._explained():
+        with explained(self.path):
             if self.path.suffix == ".parquet":
                 self._temp.mkdir()
             else:
@@ -66,7 +68,7 @@ class PredictionFile:
 
     def write(self, frame: pl.DataFrame) -> None:
         """Append the rows of `frame`."""
-        with self._explained():
+        with explained(self.path):
             if self.path.suffix == ".csv":
                 harmless(frame).write_csv(self._file, include_header=not self.rows)
             elif self.path.suffix == ".jsonl":
@@ -80,7 +82,7 @@ class PredictionFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with self._explained():
+            with explained(self.path):
                 if self.path.suffix != ".parquet":
                     if kind is None:
                         self._file.flush()
@@ -109,12 +111,26 @@ class PredictionFile:
         with contextlib.suppress(OSError):
             self._temp.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _explained(self):  # type: ignore[no-untyped-def]
-        try:
-            yield
-        except OSError as error:
-            raise files.explain(error, self.path) from error
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns a failed write of `path` inside the block into a ResourceError."""
+    try:
+        yield
+    except OSError as error:
+        raise files.explain(_numbered(error), path) from error
+    except Exception as error:
+        if "os error" in str(error):  # so says polars when a disk is full
+            raise files.explain(_numbered(error), path) from error
+        raise
+
+
+def _numbered(error: Exception) -> OSError:
+    """The error with the system's number, which polars keeps in its text only."""
+    number = re.search(r"os error (\d+)", str(error))
+    if number:
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    return error if isinstance(error, OSError) else OSError(str(error))
 
 
 def harmless(frame: pl.DataFrame) -> pl.DataFrame:
