@@ -96,13 +96,18 @@ class Preprocessing:
                 numbers.append(Number(column.name, column.name))
         fill, center, scale = np.zeros((3, len(numbers)))
         fitted = cls(scaling, numbers, [], vocabulary, fill, center, scale, [], [])
-        sample = frame.select(sorted({n.source for n in numbers}))[rows[:: max(1, len(rows) // STATISTIC_ROWS)]]
+        if not numbers:
+            return fitted
+        sample = frame.select(list(dict.fromkeys(n.source for n in numbers)))[
+            rows[:: max(1, len(rows) // STATISTIC_ROWS)]
+        ]
         for index, number in enumerate(numbers):
             values = sample.select(number.expression).to_series()
             fitted._fit_number(index, values, binary=_is_binary(columns, number))
-            holes = frame.select(number.expression.is_null()).to_series()
-            if holes.any() and bool(holes.gather(train).any()):
-                fitted.marks.append(index)
+        in_train = np.zeros(len(frame), dtype=bool)
+        in_train[rows] = True
+        holes = [(n.expression.is_null() & pl.lit(pl.Series(in_train))).any().alias(n.name) for n in numbers]
+        fitted.marks.extend(index for index, found in enumerate(frame.select(holes).row(0)) if found)
         return fitted
 
     def transform(self, frame: pl.DataFrame) -> np.ndarray:
