@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,3 +66,75 @@ def trainctl(tmp_path: Path) -> Callable[..., Done]:
         return Done(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+class Forked:
+    """Commands in processes forked from one that has torch and Lightning imported (tests/zygote.py)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        script = Path(__file__).with_name("zygote.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._answer() == {"ready": True}
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        value = json.loads(self.process.stdout.readline())
+        assert isinstance(value, dict)
+        return value
+
+    def _ask(self, **order: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def start(self, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> Started:
+        """Begin a command and return at once."""
+        self.count += 1
+        out, err = (self.folder / f"{self.count}.{end}" for end in ("out", "err"))
+        pid = self._ask(start=words, cwd=str(cwd), env=dict(env or {}), out=str(out), err=str(err))["pid"]
+        return Started(self, pid, out, err)
+
+    def run(self, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> Done:
+        """Run a command to its end."""
+        return self.start(*words, cwd=cwd, env=env).wait()
+
+
+@dataclass
+class Started:
+    """A command that is running."""
+
+    zygote: Forked
+    pid: int
+    out: Path
+    err: Path
+
+    def wait(self) -> Done:
+        """Its exit code (negative: killed by that signal) and what it wrote."""
+        code = self.zygote._ask(wait=self.pid)["code"]
+        return Done(code, self.out.read_text(encoding="utf-8"), self.err.read_text(encoding="utf-8"))
+
+    def wait_for(self, text: str, timeout: float = 60) -> None:
+        """Until stderr shows `text`; AssertionError when the process ends or time runs out before."""
+        deadline = time.monotonic() + timeout
+        while text not in (self.err.read_text(encoding="utf-8") if self.err.exists() else ""):
+            assert time.monotonic() < deadline, f"no {text!r} in {self.err.read_text(encoding='utf-8')}"
+            time.sleep(0.005)
+
+    def send(self, signum: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, signum)
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    """Fast real processes: `forked.run("train", ..., cwd=tmp_path)`."""
+    zygote = Forked(tmp_path_factory.mktemp("forked"))
+    yield zygote
+    assert zygote.process.stdin is not None and zygote.process.stdout is not None
+    zygote.process.stdin.close()
+    zygote.process.wait(30)
+    zygote.process.stdout.close()
