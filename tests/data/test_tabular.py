@@ -179,6 +179,13 @@ def test_dropped_columns_are_listed_with_the_reason(tmp_path: Path) -> None:
         "city": "set by data.columns",
     }
     assert json.loads(json.dumps(data.describe())) == data.describe()
+    assert data.describe()["lines"] == [
+        "numeric: age, income (EUR)",
+        "boolean: member",
+        "`row` is left out: an id: every row has its own number",
+        "`same` is left out: constant: always 'x'",
+        "`city` is left out: set by data.columns",
+    ]
 
 
 def test_parquet_and_csv_give_the_same_splits(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainctl.data import target as targets
 from trainctl.data.base import Chunk, Data, Split, read_json, write_json
-from trainctl.data.columns import Column, as_text, check_columns, infer, split_keys
+from trainctl.data.columns import KINDS, Column, as_text, check_columns, infer, split_keys
 from trainctl.data.preprocessing import SCALINGS, Preprocessing
 from trainctl.data.quality import warnings_of
 from trainctl.data.reading import MISSING_VALUES, Source
@@ -231,15 +231,23 @@ class Tabular(Data):
         self.target = self.spec.target_name
 
     def describe_source(self) -> dict[str, Any]:
-        """Files, target, the kind of each column and why, dropped columns; what `quality` finds joins the warnings."""
+        """Files, target, the kind of each column and why, dropped columns, and lines that say so to the user.
+
+        What `quality` finds joins the warnings."""
         if not self._checked:
             self.warnings += warnings_of({name: self.split(name) for name in ("train", "val", "test")}, self.spec)
             self._checked = True
+        kept = {kind: [c.name for c in self.columns if c.kind == kind] for kind in KINDS if kind != "drop"}
+        dropped = {c.name: c.why for c in self.columns if c.kind == "drop" and c.name != self.spec.target_name}
         return {
             "files": {name: path for name, path in self.paths.items() if path is not None},
             "target": {"name": self.spec.target_name, "kind": self.spec.target, "classes": list(self.spec.classes)},
             "columns": [column.to_dict() for column in self.columns],
-            "dropped": {c.name: c.why for c in self.columns if c.kind == "drop" and c.name != self.spec.target_name},
+            "dropped": dropped,
+            "lines": [
+                *(f"{kind}: {_listed(names)}" for kind, names in kept.items() if names),
+                *(f"`{name}` is left out: {why}" for name, why in dropped.items()),
+            ],
         }
 
     # -- inside ---------------------------------------------------------------------------------------------------
