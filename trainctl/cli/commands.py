@@ -23,7 +23,7 @@ from trainctl.cli.options import (
     Trust,
     Verbose,
 )
-from trainctl.errors import SweepError, UsageError
+from trainctl.errors import ResourceError, SweepError, UsageError
 from trainctl.run import files
 from trainctl.run.run import Run
 
@@ -163,8 +163,10 @@ def runs(
     found = [ranked.run for ranked in compare.rank(found, metric)][:limit] if metric else found[-limit:]
     if as_json:
         console.emit_json({"runs": [render.run_json(run) for run in found]})
-    else:
+    elif found:
         console.emit(render.runs_table(found, metric))
+    else:
+        console.emit(f"no such runs in `{runs_dir}`; `trainctl train model=mlp data=tabular` makes one")
     return 0
 
 
@@ -206,12 +208,12 @@ def doctor(runs_dir: RunsDir = RUNS, as_json: Json = False, traceback: Traceback
     """Say what this machine offers and what is missing."""
     from trainctl.doctor import doctor as examine
 
-    checks = examine()
+    checks = examine(runs_dir)
     if as_json:
         console.emit_json({"checks": [check._asdict() for check in checks]})
     else:
         console.emit(console.Table(["check", "", ""], [list(map(str, check)) for check in checks]))
-    return 1 if any("fail" in check for check in checks) else 0
+    return ResourceError.exit_code if any(check.grade == "fail" for check in checks) else 0
 
 
 VerbName = Annotated[str, typer.Argument(metavar="VERB", help="train, evaluate or predict")]

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trainctl import build
 from trainctl.data.base import Data
 from trainctl.data.spec import DataSpec
 from trainctl.errors import RunError
-from trainctl.run import checkpoints
+from trainctl.run import checkpoints, files
 from trainctl.run.run import Run
 
 log = logging.getLogger("trainctl")
@@ -82,9 +82,7 @@ def weights_of(task: nn.Module) -> nn.Module:
 def save_weights(task: nn.Module, path: Path) -> None:
     """Write the weights that will be evaluated and shipped; tied tensors are stored once each."""
     state = {k: v.detach().cpu().contiguous().clone() for k, v in weights_of(task).state_dict().items()}
-    temporary = path.with_name(f".tmp-{path.name}")
-    save_file(state, temporary)
-    temporary.replace(path)
+    files.write_atomic(path, save(state))
 
 
 def load_best(task: nn.Module, run: Run, average: Any = None) -> str:
