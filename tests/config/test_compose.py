@@ -66,6 +66,7 @@ SENTENCES = {
     "model=[mlp,xyz]": f"no `model` option `xyz`; have: {MODELS}",
     "model=null": f"`model=null` names no option; have: {MODELS}",
     "model={a:1}": "`model` takes the name of an option; set values one by one: `model.a=...`",
+    "hydra.run.dir=x": "`hydra.run.dir=x` has no effect on a single run; Hydra's own settings are for `-m`",
     "+model=mlp": "cannot apply `+model=mlp`: model appears more than once in the final defaults list",
     "model@foo=mlp": "cannot apply `model@foo=mlp`: Could not override 'model@foo'.",
 }

@@ -34,6 +34,7 @@ def check(verb: str, config: Mapping[str, Any], config_dir: Path | None = None) 
     extra = tuple(str(folder) for folder in (Path.cwd(), config_dir and config_dir.absolute().parent) if folder)
     found: list[str] = []
     for problems in (
+        _missing_sections(verb, config),
         _unread_keys(verb, config),
         _value_problems(config),
         _target_problems(config, extra),
@@ -63,6 +64,21 @@ def check_words(
             return [*found, str(error)]
         else:
             return [*found, *(problem for problem in check(verb, config, config_dir) if problem not in found)]
+
+
+def _missing_sections(verb: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """What `~model` and the like leave out; a foreign task needs neither our model nor our optimizer."""
+    task = config.get("task")
+    ours = isinstance(task, Mapping) and str(task.get("_target_")).startswith("trainctl.")
+    needed = ["data", "task"] + (["model"] if ours else []) + (["optimizer"] if ours and verb == "train" else [])
+    for section in needed:
+        node = config.get(section)
+        if not isinstance(node, Mapping):
+            yield f"the config has no `{section}`; choose one with `{section}=...`"
+        elif node.get("_target_") is None:
+            yield f"`{section}` has no `_target_`; name the class to make, as in `{section}._target_=my_pkg.MyClass`"
+    if "trainer" not in config:
+        yield "the config has no `trainer`; choose one with `trainer=...`"
 
 
 def _unread_keys(verb: str, config: Mapping[str, Any]) -> Iterator[str]:

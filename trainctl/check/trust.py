@@ -1,7 +1,7 @@
 """What a config that comes out of a run directory may name: our own components and well-known inert classes.
 
 A run directory may be a stranger's. `_target_` there would call anything importable, so a list admits what is known to
-build objects only; nothing that reads files, loads weights, opens connections or calls what it is given is on it.
+build what a run needs; nothing that loads weights, runs commands or calls what it is given is on it.
 """
 
 from __future__ import annotations

@@ -40,9 +40,12 @@ class Layers:
         return bool(key) and (key in self.run_groups or any((folder / key).is_dir() for folder in self.folders))
 
     def check_groups(self, parsed: Sequence[Override]) -> None:
-        """UsageError for an option that does not exist or that shadows a built-in one."""
+        """OverrideError for an option that does not exist or shadows a built-in one, and for Hydra's own settings."""
         for override in parsed:
             group = override.key_or_group
+            if group.startswith(("hydra.", "hydra/")):
+                message = f"`{text(override)}` has no effect on a single run; Hydra's own settings are for `-m`"
+                raise OverrideError(message, text(override))
             if override.is_delete() or not self.is_group(group):
                 continue
             value = override.value()
@@ -92,8 +95,7 @@ class Layers:
 
     def is_value(self, override: Override) -> bool:
         """Whether the override sets a key, not the option of a group."""
-        key = override.key_or_group
-        return not self.is_group(key) and not key.startswith(("hydra.", "hydra/"))
+        return not self.is_group(override.key_or_group)
 
     def base(self, parsed: Sequence[Override]) -> DictConfig:
         """The config with the chosen options only, before any key is set."""
