@@ -1,5 +1,6 @@
 # Every target works on a bare machine with python3.11, pip, venv, make and git: it builds .venv when it must.
-# CUDA=1 installs the CUDA build of torch (it is remembered); PYTHON=, MARKS= and ARGS= may be given too.
+# CUDA=1 installs the CUDA build of torch (remembered; CUDA=0 goes back). PYTHON=, JOBS= (test processes; 0: one,
+# without xdist) and ARGS= (for pytest) may be given too.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 

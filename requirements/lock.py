@@ -1,6 +1,6 @@
 """Write cpu.txt and cuda.txt again from pyproject.toml: `make lock`, or `make lock UPGRADE=1` for newer versions.
 
-pip-compile resolves for the Python that runs it. Torch needs two passes, because its CPU build and its CUDA build
+Torch's version is chosen by hand, in torch-cpu.txt. pip-compile resolves for the Python that runs it. Torch needs two passes, because its CPU build and its CUDA build
 are files of one version. Both locks list the hash of each build; torch-cpu.txt and `===` say which one is meant,
 since pip left alone takes the one whose hash its index tells.
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CPU, CUDA, ONLY_CPU = HERE / "cpu.txt", HERE / "cuda.txt", HERE / "torch-cpu.txt"
-INTEL_LINUX = 'sys_platform == "linux" and platform_machine == "x86_64"'
 EXTRAS = ("dev", "images", "tensorboard", "joblib")
 HEADER = "# Made by `make lock` for Python 3.11; install with `make install`. Do not edit.\n"
 
@@ -53,9 +52,11 @@ def main() -> None:
     options = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder, "cpu.txt")
-        raw.write_text(CPU.read_text(encoding="utf-8") if CPU.exists() else "", encoding="utf-8")
+        kept = {name: (f"=={pin}", found) for name, (pin, found) in read(CPU.read_text(encoding="utf-8")).items()}
+        kept.pop("torch", None)
+        write(raw, "", kept)
         extras = [f"--extra={name}" for name in EXTRAS]
-        cpu = pip_compile("pyproject.toml", raw, "", *extras, *options)
+        cpu = pip_compile("pyproject.toml", raw, ONLY_CPU.read_text(encoding="utf-8"), *extras, *options)
         version = cpu["torch"][0].partition("+")[0]
         source = Path(folder, "torch.in")
         source.write_text(f"torch==={version}\n", encoding="utf-8")
@@ -64,7 +65,6 @@ def main() -> None:
     hashes = sorted({*cpu["torch"][1], *cuda["torch"][1]})
     shared = {name: (f"=={pin}", found) for name, (pin, found) in cpu.items()}
     write(CPU, f"{HEADER}-c {ONLY_CPU.name}\n", {**shared, "torch": (f"=={version}", hashes)})
-    ONLY_CPU.write_text(f"torch=={version}+cpu ; {INTEL_LINUX}\n", encoding="utf-8")
     extra = {name: (f"=={pin}", found) for name, (pin, found) in cuda.items() if name not in cpu}
     write(CUDA, HEADER, {**shared, **extra, "torch": (f"==={version}", hashes)})
 
