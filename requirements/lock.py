@@ -1,8 +1,8 @@
 """Write cpu.txt and cuda.txt again from pyproject.toml: `make lock`, or `make lock UPGRADE=1` for newer versions.
 
-Torch's version is chosen by hand, in torch-cpu.txt. pip-compile resolves for the Python that runs it. Torch needs two passes, because its CPU build and its CUDA build
-are files of one version. Both locks list the hash of each build; torch-cpu.txt and `===` say which one is meant,
-since pip left alone takes the one whose hash its index tells.
+Torch's version is chosen by hand, in torch-cpu.txt; pip-compile resolves the rest for the Python that runs it. Two
+passes, because the CPU build and the CUDA build of torch are files of one version. Both locks list the hash of each
+build; torch-cpu.txt and `===` say which one is meant, since pip left alone takes one whose hash its index tells.
 """
 
 from __future__ import annotations
