@@ -87,8 +87,7 @@ class Source:
                 frame = pl.read_parquet(self.path, columns=None if columns is None else list(columns))
             else:
                 with self._as_utf8() as path:
-                    frame = self._read_csv(path, [name in text for name in names])
-                frame = self._without_blank_lines(frame)
+                    frame = self._without_blank_lines(self._read_csv(path, [name in text for name in names]), path)
                 frame = frame if columns is None else frame.select(columns)
         if len(frame) == 0:
             raise DataError(f"`{self.name}` has no data rows; it must hold at least one row below its header")
@@ -101,7 +100,6 @@ class Source:
             if self.is_parquet:
                 yield from pl.scan_parquet(self.path).collect_batches(chunk_size=rows, maintain_order=True)
                 return
-            self._check_fields()
             with self._as_utf8() as path:
                 scan = pl.scan_csv(
                     path,
@@ -110,8 +108,12 @@ class Source:
                     new_columns=names,
                     null_values=self._null_values,
                 )
-                for batch in scan.collect_batches(chunk_size=rows, maintain_order=True):
-                    yield batch.filter(~pl.all_horizontal(pl.all().is_null()))
+                try:
+                    for batch in scan.collect_batches(chunk_size=rows, maintain_order=True):
+                        yield self._without_blank_lines(batch, path)
+                except pl.exceptions.ComputeError:
+                    self._check_fields()
+                    raise
 
     def where(self, row: int) -> str:
         """`line 17` for a row of a CSV (quoted line breaks counted), `row 16` for Parquet."""
@@ -148,12 +150,28 @@ class Source:
                     raise
         raise AssertionError
 
-    def _without_blank_lines(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def _without_blank_lines(self, frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         # polars fills a blank line and a short row with nulls up to the last column: only then look closer
         if frame.width == 0 or len(frame) == 0 or frame.to_series(frame.width - 1).null_count() == 0:
             return frame
-        self._check_fields()
-        return frame.filter(~pl.all_horizontal(pl.all().is_null()))
+        if path not in self._whole:
+            if self._shortest_line(path) < frame.width - 1:
+                self._check_fields()
+            self._whole.add(path)
+        blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
+        return frame.filter(~blank) if blank.any() else frame
+
+    def _shortest_line(self, path: Path) -> int:
+        """Delimiters in the line that has the fewest; quotes and line breaks inside them are not understood."""
+        lines = pl.scan_csv(path, separator="\x01", quote_char=None, has_header=False, infer_schema=False)
+        try:
+            return int(lines.select(pl.first().str.count_matches(self._separator, literal=True).min()).collect().item())
+        except pl.exceptions.ComputeError:  # a line holds \x01
+            return 0
+
+    @cached_property
+    def _whole(self) -> set[Path]:
+        return set()  # copies of the file whose rows are known to be complete
 
     def _check_fields(self) -> None:
         width = len(self._raw_header)
