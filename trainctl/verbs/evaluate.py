@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trainctl import build, metrics
 from trainctl.data.base import Data
-from trainctl.errors import DataError, ResourceError, RunError, UsageError, did_you_mean
+from trainctl.errors import DataError, ResourceError, UsageError, did_you_mean
 from trainctl.metrics import slices, threshold
 from trainctl.run import files
 from trainctl.run.run import Run
@@ -30,8 +30,6 @@ from trainctl.verbs.forward import forward
 from trainctl.verbs.job import Job, Outcome
 
 log = logging.getLogger("trainctl")
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -47,22 +45,19 @@ class Options:
 
     @classmethod
     def of(cls, run: Run) -> Options:
-        """Read the run's config; UsageError for a value that cannot be meant."""
+        """Read the run's config, whose values are checked; UsageError for a split of a new file."""
         config, overrides = run.config, run.record.get("overrides", [])
         node, split = config.get("evaluate") or {}, config.get("split", "test")
-        if split not in SPLITS:
-            raise UsageError(f"no split `{split}`; choose train, val or test{did_you_mean(str(split), SPLITS)}")
-        moved = any(str(override).startswith("data.path=") for override in overrides)
-        if moved and any(str(override).startswith("split=") for override in overrides):
+        keys = {str(override).partition("=")[0].lstrip("+") for override in overrides}
+        moved = "data.path" in keys
+        if moved and "split" in keys:
             raise UsageError("`data.path` names a new file, which is evaluated whole; leave `split` out")
-        named, resamples = node.get("slices") or [], node.get("bootstrap", 1000)
-        if type(resamples) is not int or resamples < 0:
-            raise UsageError(f"`evaluate.bootstrap` must be a whole number of 0 or more, got {resamples!r}")
+        named = node.get("slices") or []
         return cls(
             split,
             str(config["data"]["path"]) if moved else None,
             (named,) if isinstance(named, str) else tuple(str(name) for name in named),
-            resamples,
+            node.get("bootstrap", 1000),
             node.get("threshold"),
             node.get("seed", config.get("seed", 0)),
         )
@@ -70,10 +65,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Measured:
-    """Outputs of a set of rows, what was true, where the rows are in their source, and their groups by column."""
+    """Outputs of a set of rows, what was true, the loss, where the rows are in their source, their groups by column."""
 
     outputs: Tensor
     y: Tensor
+    loss: float
     rows: np.ndarray | None
     groups: dict[str, list[str | None]]
 
@@ -81,7 +77,8 @@ class Measured:
 def evaluate(job: Job) -> Outcome:
     """Measure the source run. Raises RunError (no weights), DataError, UsageError, DivergedError."""
     started = time.perf_counter()
-    source, options = trained(job.source), Options.of(job.run)
+    assert job.source is not None
+    source, options = job.source, Options.of(job.run)
     torch.set_num_threads(num_threads(job.run, source))
     data, task = restore.restore(source, job.run.config)
     trainer = build.trainer(job.run.config, job.run.path)
@@ -101,16 +98,6 @@ def evaluate(job: Job) -> Outcome:
     return _keep(job, source, options, task, measured, cut) if job.rank == 0 else Outcome({})
 
 
-def trained(source: Run | None) -> Run:
-    """The source run, when it has weights of its own; RunError otherwise."""
-    if source is None:
-        raise RunError("name a run that was trained, e.g. `latest:train`")
-    if source.verb in ("evaluate", "predict"):
-        parent = f"`{files.shown(source.parent)}`" if source.parent else "the run it came from"
-        raise RunError(f"`{source.name}` is a run of `{source.verb}` and has no weights; name {parent} instead")
-    return source
-
-
 def num_threads(run: Run, source: Run) -> int:
     """As configured, else as in training: another count gives other bits."""
     wanted, recorded = run.config["trainer"].get("threads", "auto"), source.record.get("threads")
@@ -128,7 +115,7 @@ def of_split(trainer: pl.Trainer, task: Task, data: Any, split: str, columns: tu
     rows = data.split(split).rows if isinstance(data, Data) else None
     if rows is not None and len(rows) != len(y):  # trainer.limit_batches
         rows, groups = rows[: len(y)], {name: values[: len(y)] for name, values in groups.items()}
-    return Measured(outputs, y, rows, groups)
+    return Measured(outputs, y, float(trainer.callback_metrics["test/loss"]), rows, groups)
 
 
 def of_file(trainer: pl.Trainer, task: Task, data: Any, path: str, columns: tuple[str, ...] = ()) -> Measured:
@@ -149,10 +136,11 @@ def of_file(trainer: pl.Trainer, task: Task, data: Any, path: str, columns: tupl
                 groups[name] += _column(chunk.frame, name, path)
             yield forward(trainer, task, data, chunk.x)
 
-    found = torch.cat(list(outputs()))
+    output, y = torch.cat(list(outputs())), torch.cat(targets)
     for sentence in data.warnings:
         log.warning("%s", sentence)
-    return Measured(found, torch.cat(targets), np.concatenate(rows), groups)
+    loss = task.cpu().loss(output, y).item()
+    return Measured(task.predict_outputs(output), y, loss, np.concatenate(rows), groups)
 
 
 def _column(frame: Any, name: str, path: str) -> list[str | None]:
@@ -205,8 +193,9 @@ def _keep(job: Job, source: Run, options: Options, task: Task, measured: Measure
     job.run.update(**fields)  # the report reads them
     job.clock("measure", started)
     stage = options.split
+    figures = {"loss": measured.loss, **whole.metrics}
     return Outcome(
-        {f"{stage}/{name}": value for name, value in whole.metrics.items()},
+        {f"{stage}/{name}": value for name, value in figures.items()},
         {f"{stage}/{name}": interval for name, interval in whole.intervals.items()},
         kept,
         fields,

@@ -20,7 +20,7 @@ from trainctl.metrics import threshold
 from trainctl.run import files
 from trainctl.tasks.base import Task
 from trainctl.verbs import findings, output, restore
-from trainctl.verbs.evaluate import num_threads, trained
+from trainctl.verbs.evaluate import num_threads
 from trainctl.verbs.forward import forward
 from trainctl.verbs.job import Job, Outcome
 
@@ -37,7 +37,8 @@ def predict(job: Job) -> Outcome:
     if job.rank > 0:
         return Outcome({})
     started = time.perf_counter()
-    source, given = trained(job.source), job.arguments
+    assert job.source is not None
+    source, given = job.source, job.arguments
     path = Path(given["file"])
     out = Path(given["out"]) if given.get("out") else job.run.path / "predictions.parquet"
     output.check(path, out, bool(given.get("force")))
@@ -88,7 +89,7 @@ class Predictor:
 
     def frame(self, chunk: Chunk, path: Path) -> pl.DataFrame:
         """A line per row: its number or file name, copied columns, prediction and probabilities."""
-        outputs = forward(self.trainer, self.task, self.data, chunk.x)
+        outputs = self.task.predict_outputs(forward(self.trainer, self.task, self.data, chunk.x))
         first = pl.Series("row", chunk.rows) if chunk.names is None else pl.Series("file", list(chunk.names))
         made = findings.prediction_columns(outputs, self.task.spec, self.threshold)
         return pl.DataFrame([first, *self._copies(chunk, path, {first.name, *(s.name for s in made)}), *made])
