@@ -35,10 +35,11 @@ class Record(RunsAfterTheModule):
         seconds, step = time.perf_counter() - self._started, _step(trainer, pl_module)
         self.seconds += seconds
         self.steps += step - self._first_step
-        metrics = {k: _number(float(v)) for k, v in trainer.callback_metrics.items()}
+        found = trainer.callback_metrics
+        metrics = {k: _number(float(found[k])) for k in sorted(found, key=lambda name: not name.startswith("train"))}
         row: Row = {"epoch": trainer.current_epoch + 1, "step": step, "seconds": round(seconds, 4)}
         if trainer.optimizers:
-            row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+            row["lr"] = _lr(trainer, pl_module)
         if trainer.is_global_zero:
             for write in self.write:
                 write(row | metrics)
@@ -54,6 +55,13 @@ class Record(RunsAfterTheModule):
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _lr(trainer: pl.Trainer, module: pl.LightningModule) -> float:
+    """The rate of the epoch's last step: a scheduler has set the next one already."""
+    if isinstance(module, Task) and module.progress.lr is not None:
+        return module.progress.lr
+    return float(trainer.optimizers[0].param_groups[0]["lr"])
 
 
 def _step(trainer: pl.Trainer, module: pl.LightningModule) -> int:
