@@ -30,6 +30,7 @@ def test_the_shipped_defaults_have_no_problem() -> None:
 CLASS = "val/accuracy, val/balanced_accuracy, val/precision, val/recall, val/f1, val/auroc, val/auprc, val/log_loss"
 ERRORS = "val/error_q05, val/error_q25, val/error_q50, val/error_q75, val/error_q95"
 NUMBER = f"val/mse, val/rmse, val/mae, val/r2, val/mape, {ERRORS}"
+CORES = "1 core" if cores() == 1 else f"{cores()} cores"
 SENTENCES = {
     "optimizer.lr=-1": "`optimizer.lr` must be > 0 or auto, got -1",
     "optimizer.lr=abc": "`optimizer.lr` must be a finite number or auto, got 'abc'",
@@ -49,7 +50,7 @@ SENTENCES = {
         "`trainer.precision` must be one of 32-true, 16-mixed, bf16-mixed, 64-true, bf16-true, 16-true, 32, 64, "
         "got 'bf16'; did you mean `bf16-true`?"
     ),
-    "trainer.devices=99": f"99 processes on {cores()} cores; pass `trainer.oversubscribe=true` to insist",
+    "trainer.devices=99": f"99 processes on {CORES}; pass `trainer.oversubscribe=true` to insist",
     "trainer.devices=0": "`trainer.devices` must be a whole number ≥ 1 or auto, got 0",
     "trainer.accelerator=gpu": (
         "no GPU is visible for `trainer.accelerator=gpu`; use `trainer.accelerator=cpu` or `auto`"

@@ -145,6 +145,9 @@ UNREADABLE = [
     "shapes.nets.Own.shape",
     "shapes.nets.Own.inherited",
     "shapes.dynamic.Anything",
+    "shapes.dynamic.Any.thing",
+    "torch.Linear",
+    "torch.ops.aten",
     "shapes.broken.Anything",
     "builtins.dict",
     "math.sqrt",
@@ -164,6 +167,7 @@ MISSING = {
     "shapes.nets.qqqqqq": "`shapes.nets.qqqqqq` does not exist in shapes.nets",
     "shaps.nets": "`shaps.nets` cannot be found: there is no module `shaps`; is it installed?",
     "torch.nn.Liner": "`torch.nn.Liner` does not exist in torch.nn; did you mean `torch.nn.Linear`?",
+    "torch.nnn.Linear": "`torch.nnn.Linear` does not exist in torch; did you mean `torch.nn.Linear`?",
     "torch.optim.AdamWW": "`torch.optim.AdamWW` does not exist in torch.optim; did you mean `torch.optim.AdamW`?",
     "trainctl.models.nlp.MLP": (
         "`trainctl.models.nlp.MLP` does not exist in trainctl.models; did you mean `trainctl.models.mlp.MLP`?"

@@ -71,7 +71,7 @@ def locate(path: str, extra: tuple[str, ...] = ()) -> Found:
     for index in range(count, len(parts)):
         found = _member(found, parts[index], extra)
         if found.kind == "unknown":
-            return UNKNOWN
+            return _mistyped_module(path, parts, index, module) or UNKNOWN
         if found.kind == "missing":
             return _missing(path, parts, index, module, extra)
     return found
@@ -86,13 +86,25 @@ def signature(found: Found, extra: tuple[str, ...] = ()) -> Signature | None:
     return _of_class(found.node, found.module, extra, MAX_HOPS) if isinstance(found.node, ast.ClassDef) else None
 
 
+def _mistyped_module(path: str, parts: list[str], index: int, module: Module) -> Found | None:
+    """`torch.nnn.Linear`: torch makes names on demand, but none that looks like one of its modules and holds others."""
+    part = parts[index]
+    if index + 1 == len(parts) or part in module.names or ".".join(parts[:index]) != module.name or not part.islower():
+        return None
+    hint = _corrected(parts, index, sorted(submodules(module)))
+    return Found("missing", problem=f"`{path}` does not exist in {module.name}{hint}") if hint else None
+
+
+def _corrected(parts: list[str], index: int, names: list[str]) -> str:
+    """`; did you mean ...?` with the whole path, its part at `index` replaced by the nearest name."""
+    parent, rest = ".".join(parts[:index]), "".join(f".{part}" for part in parts[index + 1 :])
+    return did_you_mean(parts[index], names).replace("mean `", f"mean `{parent}.").replace("`?", f"{rest}`?")
+
+
 def _missing(path: str, parts: list[str], index: int, module: Module, extra: tuple[str, ...]) -> Found:
     parent = ".".join(parts[:index])
     names = sorted(set(_names(module, extra, MAX_HOPS))) if index == module.name.count(".") + 1 else []
-    public = [f"{parent}.{name}" for name in names if not name.startswith("_")]
-    hint = did_you_mean(parts[index], [name.rpartition(".")[2] for name in public])
-    rest = "".join(f".{part}" for part in parts[index + 1 :])
-    hint = hint.replace("mean `", f"mean `{parent}.").replace("`?", f"{rest}`?")
+    hint = _corrected(parts, index, [name for name in names if not name.startswith("_")])
     return Found("missing", problem=f"`{path}` does not exist in {parent}{hint}")
 
 
