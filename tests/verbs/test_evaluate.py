@@ -239,3 +239,17 @@ def test_a_foreign_module_measures_itself(folder, train) -> None:
     assert run.metrics == {"test_accuracy": pytest.approx(trained.metrics["test_accuracy"])}
     code, sentence = error(folder("evaluate", trained.path, "evaluate.threshold=0.3", "--trust", "foreign_net"))
     assert code == 2 and sentence.startswith("Net is not a trainctl task: `data.path`, `evaluate.slices` and ")
+
+
+def test_two_processes_count_each_row_once(folder, train, trainctl) -> None:
+    words = ("data.target=rich", "+data.columns.price=drop", "data.split.test=0.145")  # 87 rows: an odd number
+    trained = train(*words)
+    done = trainctl("evaluate", str(trained.path), "trainer=ddp_sim", "evaluate.bootstrap=0", cwd=folder.path)
+    assert done.code == 0, done.err
+    run = folder.latest("evaluate")
+    alone = folder.done("evaluate", trained.path, "evaluate.bootstrap=0")
+    assert run.record["rows"] == alone.record["rows"] == trained.record["data"]["splits"]["test"]["rows"]
+    assert run.metrics == pytest.approx(alone.metrics, abs=1e-6)
+    kept = [pl.read_parquet(one.path / "predictions.parquet") for one in (run, alone)]
+    assert kept[0]["row"].to_list() == kept[1]["row"].to_list()
+    assert kept[0]["prediction"].to_list() == kept[1]["prediction"].to_list()
