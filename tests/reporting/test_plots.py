@@ -68,14 +68,18 @@ def test_other_charts_are_well_formed() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (0.0, "0"), (12.0, "12"), (0.123456, "0.1235"), (1234567.0, "1.23e+06"), (0.00001, "1e-05"),
-     (math.nan, "nan"), (123456.7, "1.235e+05")],
+    [(None, "–"), (0.0, "0"), (12.0, "12"), (0.123456, "0.1235"), (12345678.0, "1.23e+07"), (0.00001, "1e-05"),
+     (math.nan, "nan"), (123456.7, "123457"), (-1234567.0, "-1234567")],
 )  # fmt: skip
 def test_numbers_are_short(value: float | None, text: str) -> None:
     assert plots.short(value) == text
 
 
-def test_ticks_are_round() -> None:
+def test_ticks_are_round_and_short() -> None:
     assert plots.ticks(0, 1) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert plots.ticks(0.61, 0.89) == [0.65, 0.7, 0.75, 0.8, 0.85]
+    assert plots.ticks(1, 3, least=1) == [1, 2, 3]
     assert plots.ticks(3, 3) == [3]
+    assert [plots.tick(value) for value in (350_000, -20_000, 1_200_000, 5e9, 2_000, 0.5)] == [
+        "350k", "-20k", "1.2M", "5G", "2000", "0.5",
+    ]  # fmt: skip

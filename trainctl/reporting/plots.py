@@ -126,23 +126,33 @@ def safe(text: object) -> str:
 
 
 def short(value: float | None) -> str:
-    """A number as people read it: four significant digits; a dash for None."""
+    """A number as people read it: four significant digits, no exponent where it can be helped; a dash for None."""
     if value is None:
         return "–"
     if not math.isfinite(value):
         return str(value)
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
-    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
+    if 1e4 <= abs(value) < 1e7:
+        return f"{value:.0f}"
+    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e4 else f"{value:.3g}"
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, some `about` of them."""
+def tick(value: float) -> str:
+    """A number beside an axis: 350000 is 350k, 1200000 is 1.2M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(size, 1e4):
+            return f"{value / size:.4g}{letter}"
+    return short(value)
+
+
+def ticks(low: float, high: float, about: int = 5, least: float = 0.0) -> list[float]:
+    """Round numbers from `low` to `high`, some `about` of them, at least `least` apart."""
     if high <= low:
         return [low]
-    raw = (high - low) / about
+    raw = max((high - low) / about, least)
     unit = 10.0 ** math.floor(math.log10(raw))
-    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * 0.75)
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * 0.75)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -154,6 +164,7 @@ class Axes:
     low: Point
     high: Point
     log_x: bool = False
+    whole_x: bool = False
 
     @classmethod
     def around(cls, points: Sequence[Point], log_x: bool = False) -> Axes:
@@ -161,7 +172,8 @@ class Axes:
         xs, ys = [p[0] for p in points], [p[1] for p in points]
         pad_y = (max(ys) - min(ys)) * 0.05 or abs(ys[0]) * 0.1 or 1.0
         pad_x = 0.0 if max(xs) > min(xs) else 0.5 * (abs(xs[0]) if log_x else 1.0)
-        return cls((min(xs) - pad_x, min(ys) - pad_y), (max(xs) + pad_x, max(ys) + pad_y), log_x)
+        whole = all(x == int(x) for x in xs)
+        return cls((min(xs) - pad_x, min(ys) - pad_y), (max(xs) + pad_x, max(ys) + pad_y), log_x, whole)
 
     def x(self, value: float) -> float:
         low, high = self.low[0], self.high[0]
@@ -190,10 +202,10 @@ class Axes:
         for value in ticks(self.low[1], self.high[1]):
             y = self.y(value)
             parts.append(f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
-            parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 3.5:.1f}" text-anchor="end">{short(value)}</text>')
+            parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 3.5:.1f}" text-anchor="end">{tick(value)}</text>')
         for value in self._x_ticks():
             x = self.x(value)
-            parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{short(value)}</text>')
+            parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{tick(value)}</text>')
         middle = (LEFT + right) / 2
         parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{safe(x_label)}</text>')
         if y_label:
@@ -204,7 +216,7 @@ class Axes:
 
     def _x_ticks(self) -> list[float]:
         if not self.log_x:
-            return ticks(self.low[0], self.high[0], 6)
+            return ticks(self.low[0], self.high[0], 6, least=1.0 if self.whole_x else 0.0)
         first, last = math.ceil(math.log10(self.low[0]) - 1e-9), math.floor(math.log10(self.high[0]) + 1e-9)
         return [10.0**power for power in range(first, last + 1)] or [self.low[0], self.high[0]]
 

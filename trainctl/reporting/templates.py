@@ -32,9 +32,10 @@ vertical-align:4px;margin-left:8px}
 figure{margin:0;min-width:0}svg{max-width:100%;height:auto;display:block}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}
 th,td{padding:6px 14px 6px 0;border-bottom:1px solid var(--line);text-align:left;
-vertical-align:top;overflow-wrap:anywhere}
+vertical-align:top;overflow-wrap:break-word}
 th{font-weight:600;color:var(--soft);white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap}
-table.facts td:first-child{color:var(--soft);white-space:nowrap}tr.sum td{font-weight:600;border-bottom:0}
+table.facts td{overflow-wrap:anywhere}table.facts td:first-child{color:var(--soft);white-space:nowrap}
+tr.sum td{font-weight:600;border-bottom:0}
 details{margin:10px 0;border:1px solid var(--line);border-radius:10px;padding:9px 14px}
 summary{cursor:pointer;font-weight:600}
 pre{overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,monospace;margin:10px 0 4px}
