@@ -104,6 +104,12 @@ def test_dates_become_the_parts_that_differ() -> None:
     assert same.numeric == ("d (year)",)
 
 
+@pytest.mark.parametrize("scaling", ["both", "quantile", "standard", "none"])
+def test_enormous_numbers_stay_finite(scaling: str) -> None:
+    fitted, _ = fit({"x": RANDOM.normal(size=100), "flag": [0, 1] * 50}, scaling=scaling)
+    assert np.isfinite(fitted.transform(pl.DataFrame({"x": [1e300, -1e300], "flag": [1e300, 0.0]}))).all()
+
+
 def test_more_rows_than_a_block_come_out_in_order() -> None:
     rows = BLOCK_ROWS + 100
     fitted, frame = fit({"x": np.arange(rows)[::-1] * 0.5, "c": ["a", "b"] * (rows // 2)}, scaling="none")

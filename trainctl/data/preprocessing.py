@@ -26,6 +26,7 @@ BLOCK_ROWS = 32_768  # rows that are transformed at once
 QUANTILES = 1001
 STATISTIC_ROWS = 200_000  # of a longer train split, every n-th row is enough for means, medians and quantiles
 EXTREME = 5.2  # normal score of the lowest and highest value of train, as in scikit-learn
+LARGEST = 1e30  # float32 holds it, and its square fits into float64
 BEND = 3.0  # standard deviations from which a linear twin flattens
 
 
@@ -120,16 +121,22 @@ class Preprocessing:
         """Row i of a typed frame becomes row place[i] of x, none where that is negative.
 
         Some rows at a time, so that no second copy of the table is made; on the threads that polars uses."""
-        expressions = [*self._number_expressions(), *self._category_expressions()]
+        numbers, others = self._number_expressions(), [*self._mark_expressions(), *self._category_expressions()]
+        twins = {index: place for place, index in enumerate(self.twins, start=len(numbers))}  # number -> column of x
 
         def fill(start: int) -> None:
-            part = frame.slice(start, BLOCK_ROWS).select(expressions)
-            block = np.empty(part.shape, dtype=np.float32)
-            for index, column in enumerate(part.iter_columns()):
+            part = frame.slice(start, BLOCK_ROWS)
+            block = np.empty((len(part), self.width), dtype=np.float32)
+            for index, column in enumerate(part.select(numbers).iter_columns()):
                 values = column.to_numpy()
-                if index < len(self.knots) and len(self.knots[index]):
+                if index in twins:
+                    scaled = ((values - self.center[index]) / self.scale[index]).clip(-LARGEST, LARGEST)
+                    block[:, twins[index]] = scaled / np.sqrt(1.0 + (scaled / BEND) ** 2)
+                if len(self.knots[index]):
                     values = interpolate(values, self.knots[index], self.scores[index])
                 block[:, index] = values
+            for index, column in enumerate(part.select(others).iter_columns(), start=len(numbers) + len(twins)):
+                block[:, index] = column.to_numpy()
             there = place[start : start + BLOCK_ROWS]
             x[there[there >= 0]] = block if (there >= 0).all() else block[there >= 0]
 
@@ -185,12 +192,21 @@ class Preprocessing:
         self.scores.append(scores)
 
     def _number_expressions(self) -> list[pl.Expr]:
-        filled = [n.expression.fill_null(float(self.fill[i])) for i, n in enumerate(self.numbers)]
-        scaled = [(v - float(self.center[i])) / float(self.scale[i]) for i, v in enumerate(filled)]
-        found = [filled[i] if len(self.knots[i]) else scaled[i] for i in range(len(filled))]
-        found += [scaled[i] / (1.0 + (scaled[i] / BEND) ** 2).sqrt() for i in self.twins]
-        found += [self.numbers[i].expression.is_null().cast(pl.Float32) for i in self.marks]
-        return [value.alias(name) for value, name in zip(found, self.numeric, strict=True)]
+        """The numbers with their holes filled; scaled, unless a normal score is to be looked up."""
+        found = []
+        for index, number in enumerate(self.numbers):
+            value = number.expression.fill_null(float(self.fill[index]))
+            if not len(self.knots[index]):
+                value = ((value - float(self.center[index])) / float(self.scale[index])).clip(-LARGEST, LARGEST)
+            found.append(value.alias(number.name))
+        return found
+
+    def _mark_expressions(self) -> list[pl.Expr]:
+        names = self.numeric[len(self.numeric) - len(self.marks) :]
+        return [
+            self.numbers[i].expression.is_null().cast(pl.Float32).alias(n)
+            for i, n in zip(self.marks, names, strict=True)
+        ]
 
     def _category_expressions(self) -> list[pl.Expr]:
         found = []
