@@ -79,6 +79,14 @@ def test_quoted_text_may_hold_delimiters_quotes_and_line_breaks(tmp_path: Path) 
     assert [source.where(row) for row in (0, 1)] == ["line 2", "line 4"]
 
 
+def test_quoted_line_breaks_and_missing_values_at_the_end_of_a_row(tmp_path: Path) -> None:
+    source = Source(write(tmp_path, 'a,b,c\n1,"x\n\ny",\n\n2,\x01,5\n'))
+    rows = [(1, "x\n\ny", None), (2, "\x01", 5)]
+    assert source.read().rows() == rows
+    assert [batch.rows() for batch in source.batches(10)] == [[("1", "x\n\ny", None), ("2", "\x01", "5")]]
+    assert source.where(1) == "line 6"
+
+
 def test_other_encodings_are_read_when_named(tmp_path: Path) -> None:
     latin = write(tmp_path, "stadt,n\nKöln,1\nNîmes,2\n".encode("latin-1"))
     assert Source(latin, encoding="latin-1").read().rows() == [("Köln", 1), ("Nîmes", 2)]
@@ -174,10 +182,7 @@ def test_no_parquet_in_a_parquet_file(tmp_path: Path) -> None:
 
 def test_duplicated_column_names(tmp_path: Path) -> None:
     path = write(tmp_path, "id,b,age,c,d,e, age\n1,2,3,4,5,6,7\n")
-    assert (
-        sentence(path)
-        == f"column `age` appears 2 times in `{path}` (columns 3, 7); give every column its own name"
-    )
+    assert sentence(path) == f"column `age` appears 2 times in `{path}` (columns 3, 7); give every column its own name"
 
 
 @pytest.mark.parametrize("row", ["1,2,3", "1"])

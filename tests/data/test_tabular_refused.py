@@ -131,12 +131,13 @@ def test_row_26_text_in_a_numeric_column(tmp_path: Path) -> None:
     assert sentence(DataError, few, "y", columns={"x2": "numeric"}).startswith("column `x2`, line 2: 'low' is not ")
 
 
-def test_text_in_a_numeric_target(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["oops", "inf", "1e300"])
+def test_no_number_in_a_numeric_target(tmp_path: Path, value: str) -> None:
     lines = [f"{i}.5,{i * i % 97}.5" for i in range(120)]
-    lines[86] = "1.5,oops"
+    lines[86] = f"1.5,{value}"
     path = write(tmp_path, "x,y\n" + "\n".join(lines) + "\n")
     assert sentence(DataError, path, "y") == (
-        "target `y`, line 88: 'oops' is not a finite number; correct it, or set `data.target_kind=class` "
+        f"target `y`, line 88: '{value}' is not a finite number; correct it, or set `data.target_kind=class` "
         "if it is a label"
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -72,6 +71,7 @@ def class_indices(series: pl.Series, classes: tuple[str, ...], source: str) -> T
 def numbers(series: pl.Series, where: Where) -> Tensor:
     """float32 [N]; DataError with the line of a target that is no finite number."""
     values = series.cast(pl.Float64) if series.dtype.is_numeric() else to_numbers(series.cast(pl.String))
+    values = values.cast(pl.Float32)  # too large for it is not finite either
     bad = (values.is_null() | ~values.is_finite().fill_null(False)).arg_true()
     if len(bad):
         row = int(bad[0])
@@ -79,7 +79,7 @@ def numbers(series: pl.Series, where: Where) -> Tensor:
             f"target `{series.name}`, {where(row)}: '{series[row]}' is not a finite number; correct it, "
             "or set `data.target_kind=class` if it is a label"
         )
-    return torch.from_numpy(values.to_numpy().astype(np.float32))
+    return torch.from_numpy(values.to_numpy(writable=True))
 
 
 def missing_rows(series: pl.Series) -> pl.Series:
