@@ -253,3 +253,48 @@ def test_two_processes_count_each_row_once(folder, train, trainctl) -> None:
     kept = [pl.read_parquet(one.path / "predictions.parquet") for one in (run, alone)]
     assert kept[0]["row"].to_list() == kept[1]["row"].to_list()
     assert kept[0]["prediction"].to_list() == kept[1]["prediction"].to_list()
+
+
+FOREIGN_DATA = '''
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Blobs(pl.LightningDataModule):
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.y = torch.randint(2, (300,), generator=generator)
+        self.x = torch.randn(300, 3, generator=generator) + self.y[:, None]
+
+    def part(self, rows, shuffle=False):
+        return DataLoader(TensorDataset(self.x[rows], self.y[rows]), batch_size=32, shuffle=shuffle)
+
+    def train_dataloader(self):
+        return self.part(slice(0, 200), shuffle=True)
+
+    def val_dataloader(self):
+        return self.part(slice(200, 250))
+
+    def test_dataloader(self):
+        return self.part(slice(250, 300))
+'''
+
+
+def test_foreign_data_is_measured_by_our_task(folder) -> None:
+    (folder.path / "foreign_data.py").write_text(FOREIGN_DATA, encoding="utf-8")
+    conf = folder.path / "conf" / "data"
+    conf.mkdir(parents=True, exist_ok=True)
+    (conf / "blobs.yaml").write_text("_target_: foreign_data.Blobs\n", encoding="utf-8")
+    trust = ("--trust", "foreign_data")
+    trained = folder.done("train", "data=blobs", "model=linear", "trainer.max_epochs=2", "trainer.threads=1", *trust)
+    run = folder.done("evaluate", trained.path, *trust)
+    assert run.record["rows"] == 50 == len(pl.read_parquet(run.path / "predictions.parquet"))
+    assert run.metrics["test/accuracy"] == trained.metrics["test/accuracy"]
+    assert error(folder("evaluate", trained.path, "evaluate.slices=[sex]", *trust)) == (
+        3,
+        "no column `sex`: Blobs has no named columns to slice by",
+    )
+    code, sentence = error(folder("predict", trained.path, "new.csv", *trust))
+    assert (code, sentence) == (2, "Blobs is not of trainctl; `predict` needs a built-in task and data module")

@@ -44,7 +44,8 @@ def _draw(resamples: int, rows: int, generator: torch.Generator) -> Tensor:
     """Counts [resamples, rows]: each line sums to `rows`."""
     drawn = torch.randint(rows, (resamples, rows), generator=generator)
     drawn += torch.arange(resamples)[:, None] * rows
-    return torch.bincount(drawn.flatten(), minlength=resamples * rows).view(resamples, rows).float()
+    counts = torch.bincount(drawn.flatten(), minlength=resamples * rows).view(resamples, rows)
+    return counts.float() if rows < 2**24 else counts.double()  # float32 sums of counts are exact up to 2**24
 
 
 def _percentiles(values: Tensor, level: float) -> Interval | None:

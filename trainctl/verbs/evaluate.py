@@ -188,6 +188,8 @@ def _keep(job: Job, source: Run, options: Options, task: Task, measured: Measure
     }
     fields |= _look(job, source, options, whole.warnings)
     log.info("%s: %d rows", options.new_file or options.split, whole.rows)
+    for name, part in by.items():
+        log.info("by %s: %s", name, told(part, "accuracy" if task.spec.target == "class" else "mae"))
     for sentence in fields["warnings"]:
         log.warning("%s", sentence)
     job.run.update(**fields)  # the report reads them
@@ -200,6 +202,20 @@ def _keep(job: Job, source: Run, options: Options, task: Task, measured: Measure
         kept,
         fields,
     )
+
+
+def told(groups: dict[str, Any], metric: str) -> str:
+    """One line of what a column divides: `m 0.785 (50 rows), f 0.911 (40 rows); gap 0.126 in accuracy`."""
+    shown = [
+        f"{value} {_short(group['metrics'][metric])} ({group['rows']} rows)"
+        for value, group in groups["groups"].items()
+    ]
+    more = f", {len(shown) - 6} more" if len(shown) > 6 else ""
+    return f"{', '.join(shown[:6])}{more}; gap {_short(groups['gaps'].get(metric))} in {metric} (all in slices.json)"
+
+
+def _short(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}"
 
 
 def _look(job: Job, source: Run, options: Options, warnings: list[str]) -> dict[str, Any]:
