@@ -1,6 +1,6 @@
 """The hand-written script that trainctl is measured against: the same work W with nothing around it.
 
-    python hand.py w.csv EPOCHS     prints one JSON line: CPU and wall seconds of fit and of the whole, accuracy
+python hand.py w.csv EPOCHS     prints one JSON line: CPU and wall seconds of fit and of the whole, accuracy
 """
 
 import json

@@ -1,6 +1,6 @@
 """Writes the shared work W: 40 000 rows, 10 numeric and 4 categorical columns, a binary target.
 
-    python make_table.py w.csv
+python make_table.py w.csv
 """
 
 import sys
