@@ -107,6 +107,8 @@ def compare(name: str, seeds: int, runs: Path, extra: list[str]) -> dict[str, li
         scores, config = trainctl(DATA[name], seed, runs, extra)
         rows["trainctl model=mlp"].append(scores)
         splits = Splits(config)
+        if len(splits.spec.classes) != 2:
+            scores.pop("AUC", None)
         rows["scikit-learn MLP"].append(scikit("mlp", splits, seed))
         if name != "fashion_mnist":  # 784 columns: minutes, and no contest for a tree
             rows["scikit-learn HistGradientBoosting"].append(scikit("trees", splits, seed))
