@@ -62,9 +62,9 @@ def test_interval_agrees_with_a_plain_bootstrap_and_with_theory() -> None:
     half = 1.96 * (accuracy * (1 - accuracy) / 400) ** 0.5
     assert found["accuracy"] == pytest.approx((accuracy - half, accuracy + half), abs=0.01)
     rng = np.random.default_rng(0)
-    draws = [rng.integers(0, 400, 400) for _ in range(400)]
+    draws = [rng.integers(0, 400, 400) for _ in range(200)]
     plain = np.quantile([sk.roc_auc_score(y[d], probs[d, 1]) for d in draws], [0.025, 0.975])
-    assert found["auroc"] == pytest.approx(tuple(plain), abs=0.01)
+    assert found["auroc"] == pytest.approx(tuple(plain), abs=0.015)
 
 
 def test_same_seed_same_interval_and_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from trainctl.metrics import threshold
 @pytest.mark.parametrize("ties", [False, True])
 def test_no_other_threshold_is_better(objective: str, ties: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    y = (torch.rand(300, generator=generator) < 0.2).long()
-    score = (torch.randn(300, generator=generator) + y).sigmoid()
+    y = (torch.rand(100, generator=generator) < 0.2).long()
+    score = (torch.randn(100, generator=generator) + y).sigmoid()
     if ties:
         score = (score * 10).round() / 10
     probs = torch.stack([1 - score, score], 1)
