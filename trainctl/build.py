@@ -18,12 +18,13 @@ import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
 from trainctl.callbacks.checkpoint import PlainCheckpointIO
 from trainctl.data.base import Data
 from trainctl.data.spec import DataSpec
-from trainctl.errors import TrainctlError, UsageError
+from trainctl.errors import RunError, TrainctlError, UsageError
 from trainctl.optimizers import parameter_groups
 from trainctl.tasks.base import Task
 from trainctl.tasks.training import Training
@@ -65,10 +66,21 @@ def data(config: Config, preprocessing: Path | None = None) -> pl.LightningDataM
         raise UsageError(f"`data._target_` must be a LightningDataModule, got {type(made).__name__}")
     if isinstance(made, Data):
         if preprocessing is not None:
-            made.restore(preprocessing)
+            _restore(made, preprocessing)
         made.limit_batches = config["trainer"].get("limit_batches")
         made.reshuffle = config["trainer"].get("reshuffle", True)
     return made
+
+
+def _restore(data: Data, folder: Path) -> None:
+    """Give a data module what a run fitted; RunError when that is damaged."""
+    try:
+        data.restore(folder)
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"preprocessing of the run is damaged ({reason}); train again") from error
 
 
 def net(config: Config, spec: DataSpec) -> nn.Module:
@@ -170,7 +182,7 @@ def trainer(
     """A Lightning Trainer that shows, saves and logs nothing by itself; our callbacks do."""
     options = config["trainer"]
     limit = options.get("limit_batches")
-    return pl.Trainer(
+    made = pl.Trainer(
         accelerator=options["accelerator"],
         devices=options["devices"],
         strategy=options["strategy"],
@@ -184,7 +196,8 @@ def trainer(
         limit_test_batches=limit,
         callbacks=list(callbacks),
         logger=list(loggers) or False,
-        plugins=[PlainCheckpointIO()],
+        # ranks come from our supervisor, also inside a Slurm job
+        plugins=[PlainCheckpointIO(), LightningEnvironment()],
         default_root_dir=folder,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -192,6 +205,9 @@ def trainer(
         enable_checkpointing=bool(callbacks),
         use_distributed_sampler=True,
     )
+    # Its SIGTERM handler broadcasts between ranks from wherever the signal came; ours are in place.
+    made._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return made
 
 
 def _profiler(name: str | None, folder: Path) -> Any:

@@ -43,6 +43,8 @@ from trainctl.run.run import Run
 log = logging.getLogger("trainctl")
 
 RESUMABLE_KEYS = ("trainer.max_epochs", "trainer.max_time", "callbacks.early_stopping.patience", "trainer.threads")
+LOG_LINE = "%(asctime)s %(levelname)s %(message)s"
+REFUSED = (UsageError.exit_code, DataError.exit_code, RunError.exit_code)
 
 
 @dataclass
@@ -136,7 +138,8 @@ def carry_out(run: Run, options: Options, source: Run | None, resume: bool, star
 
             repeat.run_all(run, options, source)
             return run
-        count = processes(run.config)
+        # predict streams its file: one process writes it in order
+        count = 1 if run.verb == "predict" else processes(run.config)
         if count > 1:
             from trainctl import supervisor
 
@@ -171,8 +174,8 @@ def work(run: Run, options: Options, source: Run | None, resume: bool, started: 
 @contextmanager
 def recorded(run: Run) -> Iterator[None]:
     """Whatever ends the verb is written into the run's record and log; users' errors become one sentence."""
-    handler = logging.FileHandler(run.path / f"{run.verb}.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler = failures.LogFile(run.path / f"{run.verb}.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter(LOG_LINE))
     log.addHandler(handler)
     try:
         yield

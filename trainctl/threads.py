@@ -34,7 +34,10 @@ def allowed_cores() -> int:
 
 
 def choose(task: Task, batch: tuple[Tensor, Tensor], cores: int | None = None) -> int:
-    """The fastest thread count for a training step of `task` on `batch`; leaves weights and random state alone."""
+    """The fastest thread count, at most `cores`, for a training step of `task` on `batch`.
+
+    Leaves weights and random state alone.
+    """
     cores = cores or allowed_cores()
     if cores == 1:
         return 1

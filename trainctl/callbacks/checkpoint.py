@@ -107,6 +107,16 @@ class Checkpoint(LightningCheckpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Lightning's loop state gives way to (epoch, step): with chunks its batch counts mean nothing."""
+        try:
+            self._write(trainer, best)
+        except ResourceError as error:
+            epoch = trainer.current_epoch + 1
+            good = "; earlier checkpoints are good" if self.best_epoch not in (None, trainer.current_epoch) else ""
+            raise ResourceError(f"{error} at epoch {epoch}{good}") from error
+        trainer.strategy.barrier("committed")  # a rank that left before would be missed, and rank 0 cut short
+        self.saved = True
+
+    def _write(self, trainer: pl.Trainer, best: bool) -> None:
         checkpoint.pop("loops", None)
         midway = _is_midway(trainer)
         checkpoint["place"] = {

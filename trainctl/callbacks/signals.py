@@ -11,20 +11,20 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
-from trainctl.errors import Stopped
+from trainctl.errors import SIGNALS, Stopped
 from trainctl.tasks.base import Task
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Signals(pl.Callback):
     """Turns a first signal into a request that the task answers at the next batch; a second one ends at once.
 
-    Installed when training starts, after Lightning has put its own handlers in place, and taken away when it ends.
+    Several ranks leave the second one to their supervisor: a sender that reaches all processes of a job reaches each
+    rank twice. Installed when training starts and taken away when it ends.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._distributed = False
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -37,7 +37,7 @@ class Signals(pl.Callback):
             pl_module.stop_requested = self.requested
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.received is not None and signum == self.received == signal.SIGINT:
+        if not self._distributed and signum == self.received == signal.SIGINT:
             os._exit(128 + signum)
         self.received = signum
 
@@ -59,9 +59,11 @@ class Signals(pl.Callback):
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Long validations stop too; a resumed run repeats the validation. Ranks may have different batch counts,
-        so several ranks wait for the next training batch."""
-        if self._previous and not self._distributed and self.received is not None:
+        """Long validations stop too; a resumed run repeats the validation. Only our loaders give all ranks the same
+        number of batches; with others several ranks wait for the next training batch."""
+        if not self._previous or self._distributed and not hasattr(_loader(trainer), "num_batches"):
+            return
+        if self.requested():
             if isinstance(pl_module, Task):
                 pl_module.progress.stopped = True
             self.stop(pl_module, trainer)
@@ -87,3 +89,8 @@ class Signals(pl.Callback):
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous = {}
+
+
+def _loader(trainer: pl.Trainer) -> Any:
+    loaders = trainer.val_dataloaders
+    return loaders[0] if isinstance(loaders, list | tuple) else loaders

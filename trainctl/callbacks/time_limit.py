@@ -20,6 +20,7 @@ class TimeLimit(pl.Callback):
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.used = 0.0
+        self.over = False  # for all ranks
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -30,7 +31,8 @@ class TimeLimit(pl.Callback):
     ) -> None:
         """Stop here when time is up; all ranks decide together."""
         self.used = time.monotonic() - self._started
-        if not trainer.strategy.reduce_boolean_decision(self.used >= self.seconds, all=False):
+        self.over = trainer.strategy.reduce_boolean_decision(self.used >= self.seconds, all=False)
+        if not self.over:
             return
         # at the end of an epoch its validation is still worth having
         if batch_idx + 1 < trainer.num_training_batches:
@@ -40,7 +42,7 @@ class TimeLimit(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Do not begin an epoch that there is no time for."""
-        if self.used >= self.seconds:
+        if self.over:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:

@@ -42,9 +42,10 @@ class InMemoryLoader:
 
     x [N, ...], y [N, ...] or None; shuffle=True means training: a new order each epoch, and every rank gets the same
     number of rows (the tail of the order is dropped). shuffle=False means evaluation: each row exactly once over all
-    ranks, in order, rank r taking rows r::world_size; a rank may get one batch of none. `device` moves the tensors
-    once, at the start; `pin` puts what is handed out in pinned memory instead; `prefetch` gathers one piece ahead in
-    a thread; reshuffle=False keeps the order of epoch 0. DataError when training would see no batch at all.
+    ranks, in order, rank r taking rows r::world_size; all ranks get as many batches, the last one may be empty.
+    `device` moves the tensors once, at the start; `pin` puts what is handed out in pinned memory instead; `prefetch`
+    gathers one piece ahead in a thread; reshuffle=False keeps the order of epoch 0. DataError when training would see
+    no batch at all.
     """
 
     def __init__(
@@ -73,10 +74,13 @@ class InMemoryLoader:
         self.reshuffle = reshuffle
         self.epoch, self.position, self._start = 0, 0, 0
         self.num_rows = rows_of_rank(len(x), rank, world_size, even=shuffle)
-        self.num_batches = count_batches(self.num_rows, batch_size, drop_last, limit_batches)
+        # a last training batch of one row has no variance, which batch norm needs: it waits for another epoch
+        drop_last = drop_last or (shuffle and self.num_rows > batch_size and self.num_rows % batch_size == 1)
+        # rank 0 has the most rows: a rank with fewer takes part in what ranks do together with an empty batch
+        most = rows_of_rank(len(x), 0, world_size, even=shuffle)
+        self.num_batches = count_batches(most, batch_size, drop_last, limit_batches)
         if shuffle and self.num_batches == 0:
             raise DataError(no_batches_message(self.num_rows, batch_size, world_size))
-        # a rank without rows still takes part in what ranks do together, with one empty batch
         self.num_batches = max(1, self.num_batches)
         batch_bytes = max(1, batch_size * x.shape[1:].numel() * x.dtype.itemsize)
         self._piece = max(1, PIECE_BYTES // batch_bytes // chunk) * chunk  # mini-batches gathered at a time
@@ -175,7 +179,8 @@ class InMemoryLoader:
                 piece = source[first:last].clone()
             else:
                 piece = source.index_select(0, torch.arange(first, last))
-            return torch.split(piece.pin_memory() if self.pin else piece, self.batch_size)
+            parts = torch.split(piece.pin_memory() if self.pin else piece, self.batch_size)
+            return parts if len(parts) == stop - start else (*parts, piece[:0])
 
         xs = take(self.x)
         return list(zip(xs, take(self.y) if self.y is not None else (None,) * len(xs), strict=True))

@@ -1,4 +1,4 @@
-"""Rows that ranks evaluated apart, put together again in the order of the file."""
+"""What ranks tell each other: rows that they evaluated apart, in the order of the file, and what rank 0 chose."""
 
 from __future__ import annotations
 
@@ -7,15 +7,29 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def ranks() -> int:
+    """How many processes share this run; 1 before they have met."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def chosen_by_first(value: float, device: torch.device | str) -> float:
+    """Rank 0's value, on every rank: what is measured differs from one rank to the next."""
+    if ranks() == 1:
+        return value
+    told = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.broadcast(told, src=0)
+    return float(told)
+
+
 def gather_rows(mine: Tensor) -> Tensor:
     """All ranks' rows in file order, on every rank; rank r of w holds rows r, r + w, r + 2w, ...
 
     Ranks may hold different numbers of rows (also none); nothing is padded into the result, so a metric of
     the result is the metric that one process would give.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    world_size = ranks()
+    if world_size == 1:
         return mine
-    world_size = dist.get_world_size()
     count = torch.tensor([len(mine)], device=mine.device)
     counts = [torch.zeros_like(count) for _ in range(world_size)]
     dist.all_gather(counts, count)

@@ -23,6 +23,7 @@ from trainctl.tasks.base import Task
 from trainctl.verbs import findings, inference, restore
 from trainctl.verbs.job import CheckpointStore, Job, Outcome
 from trainctl.verbs.source_data import check_unchanged, prepare
+from trainctl.tasks.gather import chosen_by_first, ranks
 
 log = logging.getLogger("trainctl")
 
@@ -87,9 +88,12 @@ class Fitting:
         if found is not None and job.rank == 0:
             run.cut_metrics(found.epoch or 0)
             log.info("resuming from `%s`: %s epochs done, step %s", found.name, found.epoch, found.step)
-        set_threads(job, config, task, data)
+        strategy = self.trainer.strategy
+        if self.trainer.world_size > 1:
+            strategy.setup_environment()  # now, since ranks must agree on what is measured
+        set_threads(job, config, task, data, strategy)
         if isinstance(task, Task):
-            set_learning_rate(job, config, task, data)
+            set_learning_rate(job, config, task, data, strategy)
         try:
             with job.clocked("fit"):
                 self.trainer.fit(task, datamodule=data, ckpt_path=found.path if found else None, weights_only=True)
@@ -97,7 +101,8 @@ class Fitting:
             log.info("time is up (trainer.max_time): using the best weights so far")
         finally:
             self.signals.restore()
-        if self.signals.received:
+        if self.signals.requested():
+            assert self.signals.received is not None
             raise Stopped(self.signals.received, "stopped after the last epoch")
 
 
@@ -201,8 +206,9 @@ def choose_chunk(task: Task, data: Any) -> None:
     data.chunked, data.chunk = True, max(1, min(LARGEST_CHUNK, SMALL_STEP_VALUES // (values * 16)))
 
 
-def set_threads(job: Job, config: dict[str, Any], task: pl.LightningModule, data: Any) -> None:
-    """The thread count of the config, of the run that is resumed, or the fastest now."""
+def set_threads(job: Job, config: dict[str, Any], task: pl.LightningModule, data: Any, strategy: Any) -> None:
+    """The thread count of the config, of the run that is resumed, or the fastest now; the same on every rank."""
+    cores = max(1, threads.allowed_cores() // ranks())
     wanted = config["trainer"].get("threads", "auto")
     recorded = job.run.record.get("threads")
     if job.resume and isinstance(recorded, int) and wanted == "auto":
@@ -211,29 +217,32 @@ def set_threads(job: Job, config: dict[str, Any], task: pl.LightningModule, data
         split = data.split("train")
         size = data.batch_size
         assert split.y is not None
-        count = threads.choose(task, (split.x[:size], split.y[:size]))
+        count = threads.choose(task, (split.x[:size], split.y[:size]), cores) if job.rank == 0 else 1
+        count = int(chosen_by_first(count, strategy.root_device))
     else:
-        count = threads.allowed_cores() if wanted == "auto" else int(wanted)
+        count = cores if wanted == "auto" else int(wanted)
     torch.set_num_threads(count)
     if job.rank == 0 and not job.resume:
         job.run.update(threads=count)
 
 
-def set_learning_rate(job: Job, config: dict[str, Any], task: Task, data: Any) -> None:
+def set_learning_rate(job: Job, config: dict[str, Any], task: Task, data: Any, strategy: Any) -> None:
     """optimizer.lr=auto: run the range test once; a resumed run keeps the rate that was found."""
     if config["optimizer"].get("lr") != "auto":
         return
     found = job.run.record.get("lr")
     if found is None:
-        with isolate_rng():
-            make = partial(build.optimizer, {**config["optimizer"], "lr": 1e-3})
-            result = lr_range.find(task, data.train_dataloader(), make, config["seed"])
-        found = result.lr
-        if job.rank == 0:
-            (job.run.path / "lr_range.json").write_text(json.dumps(result.to_dict()), encoding="utf-8")
-            job.run.update(lr=found)
-        log.info("lr=auto: %.3g (curve in lr_range.json)", found)
-    options = task.training_options
-    assert options is not None
+        found = chosen_by_first(range_test(job, config, task, data) if job.rank == 0 else 0.0, strategy.root_device)
     fixed = build.training({**config, "optimizer": {**config["optimizer"], "lr": found}})
     task.training_options = fixed
+
+
+def range_test(job: Job, config: dict[str, Any], task: Task, data: Any) -> float:
+    """The learning rate that a range test finds; its curve is kept in the run."""
+    with isolate_rng():
+        make = partial(build.optimizer, {**config["optimizer"], "lr": 1e-3})
+        result = lr_range.find(task, data.train_dataloader(), make, config["seed"])
+    (job.run.path / "lr_range.json").write_text(json.dumps(result.to_dict()), encoding="utf-8")
+    job.run.update(lr=result.lr)
+    log.info("lr=auto: %.3g (curve in lr_range.json)", result.lr)
+    return result.lr
