@@ -11,14 +11,17 @@ import copy
 import os
 import time
 from collections.abc import Callable
+from statistics import median
 
 import torch
 from torch import Tensor
 
 from trainctl.tasks.base import Task
 
-BUDGET_S = 0.3
-GIVE_UP = 1.5  # a count whose first step takes this much longer than the best is not timed further
+ROUNDS = 5
+SMALL_STEP_S = 0.002  # below it a second thread gains less than its barriers cost when a core is shared
+CLEAR_WIN = 1.25  # a tie goes to fewer threads: they leave a core to others
+GIVE_UP = 0.8  # a count that loses a round by this much is not timed further
 
 
 def allowed_cores() -> int:
@@ -44,14 +47,27 @@ def choose(task: Task, batch: tuple[Tensor, Tensor], cores: int | None = None) -
     # keep what the trial steps would disturb
     state = torch.get_rng_state()
     step = _trial_step(task, batch)
-    best, best_s = 1, _seconds_per_step(step, 1, None)
-    for count in _candidates(cores):
-        seconds = _seconds_per_step(step, count, best_s)
-        if seconds < 0.9 * best_s:  # a tie goes to fewer threads: they leave a core to others
-            best, best_s = count, seconds
+    _timed(step, 1)
+    best = 1
+    if median(_timed(step, 1) for _ in range(ROUNDS)) > SMALL_STEP_S:
+        for count in _candidates(cores):
+            if _faster(step, count, best):
+                best = count
     torch.set_rng_state(state)
     torch.set_num_threads(best)
     return best
+
+
+def _faster(step: Callable[[], None], count: int, best: int) -> bool:
+    """Whether `count` threads clearly beat `best`, in turns so that both see the same load."""
+    _timed(step, count)
+    ratios = []
+    for _ in range(ROUNDS):
+        base = _timed(step, best)
+        ratios.append(base / _timed(step, count))
+        if ratios[-1] < GIVE_UP:
+            return False
+    return median(ratios) > CLEAR_WIN
 
 
 def _candidates(cores: int) -> list[int]:
@@ -70,18 +86,9 @@ def _trial_step(task: Task, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
     return step
 
 
-def _seconds_per_step(step: Callable[[], None], threads: int, best_s: float | None) -> float:
+def _timed(step: Callable[[], None], threads: int) -> float:
+    """Wall seconds of one step."""
     torch.set_num_threads(threads)
     started = time.perf_counter()
-    step()  # warm-up
-    first = time.perf_counter() - started
-    if best_s is not None and first > 20 * best_s:
-        return first
-    times: list[float] = []
-    while len(times) < 3 or (len(times) < 9 and time.perf_counter() - started < BUDGET_S):
-        begun = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - begun)
-        if best_s is not None and times[-1] > GIVE_UP * best_s and len(times) >= 2:
-            break
-    return sorted(times)[len(times) // 2]
+    step()
+    return time.perf_counter() - started
