@@ -84,6 +84,8 @@ def raise_interrupted(signum: int, frame: object) -> None:
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """`; did you mean `x`?` for the nearest option, or an empty string when none is near."""
-    near = difflib.get_close_matches(name, list(options), n=1, cutoff=0.6)
+    """`; did you mean `x`?` for the one option that begins so or the nearest, or an empty string when none is near."""
+    options = list(options)
+    begun = [option for option in options if option.startswith(name)]
+    near = begun if len(begun) == 1 else difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else ""

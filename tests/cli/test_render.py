@@ -50,6 +50,11 @@ def test_metrics_table_has_a_row_per_metric_and_a_column_per_stage() -> None:
     }
 
 
+def test_the_spread_over_folds_stands_behind_the_mean() -> None:
+    table = render.metrics_table({"test/f1": 0.9, "test/f1_sd": 0.01, "test/r2": None, "test/r2_sd": None, "a_sd": 1.0})
+    assert table.rows == [["f1", "0.9000 ± 0.0100", ""], ["r2", "-", ""], ["a_sd", "", "1.0000"]]
+
+
 def test_a_run_ends_with_its_metrics_its_path_and_the_next_command(run: Run) -> None:
     lines = text(render.run_summary(run, ["trainctl evaluate runs/train/2026-11-20_12-00-00"]))
     assert lines[-3:] == [
@@ -112,6 +117,19 @@ def test_show_says_how_a_run_ended(run: Run, tmp_path: Path) -> None:
     assert text(render.show(Run.open(run.path)))[2] == "status    crashed: its process ended without a word"
     (run.path / "config.yaml").write_text("[")
     assert "config    damaged" in text(render.show(Run.open(run.path)))
+
+
+def test_show_gives_the_command_line_that_made_the_run(run: Run) -> None:
+    made = ["data=from_run", "model=from_run", "freeze=[a]"]
+    tuned, read = Path("runs/train/2026-11-20_15-00-00"), Path("runs/predict/2026-11-20_15-00-00")
+    for path in (tuned, read):
+        path.mkdir(parents=True)
+    parent = "runs/train/2026-11-20_12-00-00"
+    tuning = Run.create(tuned, "train", {}, made, parent=run.path)
+    assert f"command   trainctl train --from {parent} 'freeze=[a]'" in text(render.show(tuning))
+    assert render.runs_table([tuning]).rows[0][5] == "freeze=[a]"
+    predicted = Run.create(read, "predict", {}, [], parent=run.path, input="my new.csv")
+    assert f"command   trainctl predict {parent} 'my new.csv'" in text(render.show(predicted))
 
 
 def test_test_looks_in_words() -> None:

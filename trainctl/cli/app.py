@@ -77,12 +77,24 @@ def run(arguments: Sequence[str]) -> int:
         return failed(f"stopped by {interrupted}", 128 + interrupted.signum)
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's own usage errors, which share no public base class
-            return failed(error.format_message(), 2)
+            return misused(error, error.format_message())
+        if isinstance(error, MemoryError):
+            return failed("out of memory", 5)
         if "--traceback" in arguments:
             traceback.print_exc()
         first = (str(error).splitlines() or [""])[0]
         hint = "see error.txt of the run, or use --traceback"
         return failed(f"internal error: {type(error).__name__}: {first} ({hint})", 1)
+
+
+def misused(error: Exception, message: str) -> int:
+    """Wrong options or arguments: one sentence that ends in where to read on; without any, the help itself."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        console.write(message, sys.stderr)
+        return 2
+    path = context.command_path if context is not None else "trainctl"
+    return failed(f"{message[:1].lower()}{message[1:].rstrip('.')}; see `{path} --help`", 2)
 
 
 def failed(sentence: str, code: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,8 +22,8 @@ from trainctl.cli.options import (
     Trust,
     Verbose,
 )
-from trainctl.errors import ResourceError, SweepError, UsageError
-from trainctl.run import files
+from trainctl.errors import ResourceError, RunError, SweepError, UsageError
+from trainctl.run import directory, files
 from trainctl.run.run import Run
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def train(
     if resume is not None:
         run = launch.resume(launch.opened(runs_dir, resume, "train"), words, options)
     elif source is not None:
-        run = launch.fine_tune(launch.opened(runs_dir, source, "train"), words, options)
+        run = launch.fine_tune(with_weights(launch.opened(runs_dir, source, "train")), words, options)
     else:
         run = launch.start("train", words, options)
     return _finished(run, as_json)
@@ -76,7 +75,9 @@ def _sweep(words: list[str], options: Options, as_json: bool) -> int:
     if as_json:
         console.emit_json(result.to_dict())
     else:
-        console.emit(render.sweep_table(result.rows), f"sweep: {result.path}")
+        best = [row["run"] for row in result.rows if row.get("place") == 1][:1]
+        following = [f"next: trainctl evaluate {render.quoted(run)}" for run in best]
+        console.emit(render.sweep_table(result.rows), f"sweep: {result.path}", *following)
     if result.failed:
         raise SweepError(f"{result.failed} of {len(result.rows)} jobs failed; their records say why")
     return 0
@@ -98,7 +99,7 @@ def evaluate(
     from trainctl import launch
 
     options = launch.Options(str(runs_dir), _text(config_dir), trust or [], quiet)
-    source = launch.opened(runs_dir, run, "train")
+    source = with_weights(launch.opened(runs_dir, run, "train"))
     return _finished(launch.start("evaluate", list(overrides or []), options, source), as_json)
 
 
@@ -124,7 +125,7 @@ def predict(
     output.check(file, out, force)
     arguments = {"file": str(file), "out": str(out) if out else None, "force": force}
     options = launch.Options(str(runs_dir), _text(config_dir), trust or [], quiet, arguments=arguments)
-    source = launch.opened(runs_dir, run, "train")
+    source = with_weights(launch.opened(runs_dir, run, "train"))
     return _finished(launch.start("predict", list(overrides or []), options, source), as_json)
 
 
@@ -136,12 +137,27 @@ def _finished(run: Run, as_json: bool) -> int:
     return 0
 
 
+def with_weights(run: Run) -> Run:
+    """The run itself; RunError when it is made of folds or seeds, which have the weights."""
+    children = directory.child_paths(run.path)
+    if children:
+        first = files.shown(children[0])
+        raise RunError(f"`{files.shown(run.path)}` is made of {len(children)} runs; name one of them, e.g. `{first}`")
+    return run
+
+
 def next_commands(run: Run) -> list[str]:
     """What one would type next."""
-    name = shlex.quote(files.shown(run.path))
-    if run.verb == "train":
-        return [f"trainctl evaluate {name}", f"trainctl predict {name} FILE -o predictions.csv"]
-    return [f"trainctl show {name}"]
+    name = render.quoted(run.path)
+    if run.verb != "train":
+        return [f"trainctl show {name}"]
+    if run.status in ("stopped", "crashed"):
+        return [f"trainctl train --resume {name}"]
+    if run.status != "completed":
+        return []
+    child = [render.quoted(path) for path in directory.child_paths(run.path)[:1]]
+    net = child[0] if child else name
+    return [f"trainctl evaluate {net}", f"trainctl predict {net} FILE -o predictions.csv"]
 
 
 @app.command()
@@ -157,7 +173,7 @@ def runs(
     traceback: Traceback = False,
 ) -> int:
     """List runs."""
-    from trainctl.run import compare, directory
+    from trainctl.run import compare
 
     found = compare.select(directory.list_runs(runs_dir, children=everything), verb, status, since)
     found = [ranked.run for ranked in compare.rank(found, metric)][:limit] if metric else found[-limit:]
@@ -174,7 +190,6 @@ def runs(
 def show(run: RunName, runs_dir: RunsDir = RUNS, as_json: Json = False, traceback: Traceback = False) -> int:
     """Show a run: status, figures, data, files, children."""
     from trainctl import launch
-    from trainctl.run import directory
 
     opened = launch.opened(runs_dir, run)
     if as_json:
@@ -198,8 +213,8 @@ def list_options(
     if as_json:
         console.emit_json({name: [option for option, _ in rows] for name, rows in found.items()})
         return 0
-    for name, rows in found.items():
-        console.emit(console.Table([name, ""], [[option, line] for option, line in rows]))
+    for number, (name, rows) in enumerate(found.items()):
+        console.emit(*[""] * (number > 0), console.Table([name, ""], [[f"  {option}", line] for option, line in rows]))
     return 0
 
 

@@ -18,15 +18,17 @@ _STAGES = ("train", "val", "test")  # in the order of a table's columns
 
 
 def metrics_table(metrics: Mapping[str, float | None], intervals: Mapping[str, Sequence[float]] | None = None) -> Table:
-    """One row a metric, one column a stage; intervals stand behind the value as `[low, high]`."""
-    split = [_stage(key) for key in metrics]
+    """One row a metric, one column a stage; behind the value its interval `[low, high]`, or `± sd` over child runs."""
+    split = [_stage(key) for key in metrics if not (key.endswith("_sd") and key[:-3] in metrics)]
     stages = sorted({stage for stage, _ in split}, key=_column)
     table = Table(["metric", *stages], figures=tuple(range(1, len(stages) + 1)))
     for name in dict.fromkeys(name for _, name in split):
         row = [name]
         for stage in stages:
             key = f"{stage}/{name}" if stage else name
-            row.append(_value(metrics[key], (intervals or {}).get(key)) if key in metrics else "")
+            spread = metrics.get(f"{key}_sd")
+            text = _value(metrics[key], (intervals or {}).get(key)) if key in metrics else ""
+            row.append(text if spread is None else f"{text} ± {_number(spread)}")
         table.rows.append(row)
     return table
 
@@ -51,7 +53,7 @@ def runs_table(runs: Sequence[Run], metric: str | None = None) -> Table:
         begin = started(run)
         jobs = run.record.get("sweep")
         error = (run.record.get("error") or {}).get("message", "")
-        overrides = " ".join(map(str, run.record.get("overrides") or [])) or str(error)
+        overrides = " ".join(_typed(run)) or str(error)
         table.rows.append(
             [
                 f"{run.verb}/{run.name}",
@@ -69,7 +71,6 @@ def show(run: Run, children: Sequence[Run] = (), next_commands: Iterable[str] = 
     """All that a run's directory says about it, for `trainctl show RUN`."""
     record = run.record
     facts = Table(["", ""], [["run", shown(run.path)], ["verb", run.verb], ["status", _status(run)]])
-    command = " ".join(["trainctl", run.verb, *(shlex.quote(str(item)) for item in record.get("overrides") or [])])
     begin = started(run)
     git = record.get("git") or {}
     rows: list[tuple[str, str]] = [
@@ -79,7 +80,7 @@ def show(run: Run, children: Sequence[Run] = (), next_commands: Iterable[str] = 
         ),
         ("took", duration(seconds(run)) if seconds(run) is not None else ""),
         ("timing", _timing(record.get("timing") or {})),
-        ("command", command),
+        ("command", _command(run)),
         ("config", _essentials(run)),
         ("seed", str(record["seed"]) if record.get("seed") is not None else ""),
         ("parent", shown(run.parent) if run.parent else ""),
@@ -211,6 +212,23 @@ def _status(run: Run) -> str:
     if run.status == "crashed":
         return "crashed: its process ended without a word"
     return run.status
+
+
+def _typed(run: Run) -> list[str]:
+    """The overrides without those that `--from` adds."""
+    return [str(word) for word in run.record.get("overrides") or [] if not str(word).endswith("=from_run")]
+
+
+def _command(run: Run) -> str:
+    """The command line that made the run, to paste into a shell."""
+    words, overrides = ["trainctl", run.verb], run.record.get("overrides") or []
+    if run.parent and run.verb != "train":
+        words.append(shown(run.parent))
+    elif run.parent and len(_typed(run)) < len(overrides):
+        words += ["--from", shown(run.parent)]
+    if run.verb == "predict":
+        words += [str(run.record.get("input", "FILE"))]
+    return " ".join(shlex.quote(word) for word in [*words, *_typed(run)])
 
 
 def _timing(timing: Mapping[str, Any]) -> str:

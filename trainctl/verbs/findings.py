@@ -60,7 +60,7 @@ def target_column(y: Tensor, spec: DataSpec) -> pl.Series:
 def prediction_columns(outputs: Tensor, spec: DataSpec, threshold: float | None = None) -> list[pl.Series]:
     """`prediction`, and for classes `probability_<class>` each."""
     if spec.target == "number":
-        return [pl.Series("prediction", outputs.reshape(-1).double().numpy())]
+        return [pl.Series("prediction", outputs.reshape(-1).numpy())]
     predicted = _names(classification.labels(outputs, threshold), spec).alias("prediction")
     parts = outputs.float().numpy()
     return [predicted, *(pl.Series(f"probability_{name}", parts[:, i]) for i, name in enumerate(spec.classes))]
