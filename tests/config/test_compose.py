@@ -50,7 +50,7 @@ SENTENCES = {
     "sede=3": "unknown key `sede`; did you mean `seed`?",
     "zzz=3": f"unknown key `zzz`; have: {TOP}",
     "+zzz=3": f"unknown key `zzz`; have: {TOP}",
-    "+train.typo=1": "`train` has no parameter `typo`; it has: monitor, mode, folds, seeds, test",
+    "+train.typo=1": "`train` has no parameter `typo`; it has: monitor, mode, folds, seeds, test, bootstrap",
     "+seed.typo=1": "`seed` has no parameter `typo`; it has: a single value",
     "+optimizer.lr=1": "`optimizer.lr` exists already; set it without the `+`",
     "optimizer.xyz=true": (
@@ -250,3 +250,8 @@ def test_nothing_of_a_source_run_is_left_behind() -> None:
     with pytest.raises(UsageError) as caught:
         compose("evaluate")
     assert str(caught.value) == "`evaluate` reads a run; name one, as in `trainctl evaluate latest`"
+
+
+@pytest.mark.parametrize("word", ["data.columns.age=drop", "data.columns={age: drop}", "+data.columns.age=drop"])
+def test_a_column_of_the_users_is_named_as_any_key(word):
+    assert compose("train", [word]).data.columns == {"age": "drop"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
@@ -19,6 +19,7 @@ from trainctl.errors import UsageError, did_you_mean
 
 # Nodes of the top level that may be given entries of any name.
 FREE_NODES = ("callbacks", "logger", "paths")
+OWN_NAMES = ("data.columns.",)  # mappings whose keys are names in the user's data
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,11 @@ class Layers:
             if override.is_add() and len(present) == len(parts):
                 message = f"`{override.key_or_group}` exists already; set it without the `+`"
                 return OverrideError(message, text(override))
+        parts = str(getattr(error.__cause__, "full_key", None) or "").split(".")
+        present, node, _ = walk(base, parts)
+        if present and len(present) < len(parts):  # inside a mapping, as in `data.split={vall:0.1}`
+            word = next((text(o) for o in parsed if ".".join(parts).startswith(o.key_or_group + ".")), "")
+            return OverrideError(str(unknown_key(base, parts, present, node)), word)
         return self.culprit(error, parsed)
 
     def missing_option(self, error: MissingConfigException) -> UsageError:
@@ -192,8 +198,10 @@ def bad_yaml(error: yaml.YAMLError) -> UsageError:
 
 
 def text(override: Override) -> str:
-    """The override as it was typed."""
-    return override.input_line or f"{override.get_key_element()}={override.get_value_element_as_str()}"
+    """The override as it was typed; below a mapping of the user's own names Hydra wants `++` in front."""
+    typed = override.input_line or f"{override.get_key_element()}={override.get_value_element_as_str()}"
+    own_names = f"{override.key_or_group}.".startswith(OWN_NAMES) and override.type == OverrideType.CHANGE
+    return f"++{typed}" if own_names else typed
 
 
 def walk(base: DictConfig, parts: Sequence[str]) -> tuple[list[str], Any, bool]:
