@@ -138,3 +138,44 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
     zygote.process.stdin.close()
     zygote.process.wait(30)
     zygote.process.stdout.close()
+
+
+class Lab:
+    """A folder of its own, and commands in it: `lab.train("ema=0.9")` is the finished run of a quick training."""
+
+    quick = ("data=synthetic", "data.rows=600", "data.batch_size=64", "trainer.threads=1", "trainer.max_epochs=3")
+
+    def __init__(self, forked: Forked, folder: Path) -> None:
+        self.forked, self.folder = forked, folder
+
+    def __call__(self, *words: str, **env: str) -> Done:
+        """Run a command to its end."""
+        return self.forked.run(*words, cwd=self.folder, env=env)
+
+    def start(self, *words: str) -> Started:
+        """Begin a command."""
+        return self.forked.start(*words, cwd=self.folder)
+
+    def run(self, *words: str) -> Any:
+        """The Run that a command made, which must have ended well."""
+        from trainctl.run.run import Run
+
+        done = self(*words, "--json")
+        assert done.code == 0, done.err
+        return Run.open(self.folder / done.json["run"])
+
+    def train(self, *words: str) -> Any:
+        """A quick training; `words` change it."""
+        return self.run("train", *self.quick, *words)
+
+    def sentence(self, code: int, *words: str) -> str:
+        """What a command that ends with `code` says last, after `trainctl: error: `."""
+        done = self(*words)
+        assert done.code == code, (done.code, done.err)
+        return done.err.splitlines()[-1].removeprefix("trainctl: error: ")
+
+
+@pytest.fixture
+def lab(forked: Forked, tmp_path: Path) -> Lab:
+    """Quick real trainings in a folder of the test's own."""
+    return Lab(forked, tmp_path)

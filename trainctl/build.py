@@ -7,6 +7,7 @@ so a class from anywhere works by `_target_` unchanged.
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ from trainctl.tasks.base import Task
 from trainctl.tasks.training import Training
 
 Config = dict[str, Any]
+
+PACKAGES = {"TensorBoardLogger": "tensorboard", "MLFlowLogger": "mlflow", "WandbLogger": "wandb"}  # extras
 
 
 def component(node: Config, **available: Any) -> Any:
@@ -173,6 +176,10 @@ def loggers(config: Config, folder: Path) -> list[Any]:
     nodes = (
         [nodes] if nodes.get("_target_") else [n for n in nodes.values() if isinstance(n, dict) and n.get("_target_")]
     )
+    for node in nodes:
+        package = PACKAGES.get(node["_target_"].rpartition(".")[2])
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise UsageError(f"logger={package} needs {package}; install it with `pip install 'trainctl[{package}]'`")
     return [component(node, save_dir=str(folder)) for node in nodes]
 
 

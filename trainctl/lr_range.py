@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from trainctl.errors import UsageError
-from trainctl.tasks.base import Task, is_single
+from trainctl.tasks.base import Task
+from trainctl.tasks.training import is_single
 
 LOW, HIGH, STEPS, SMOOTHING = 1e-6, 1.0, 120, 0.9
 

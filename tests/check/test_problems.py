@@ -172,7 +172,7 @@ def test_every_mistake_of_a_command_is_reported() -> None:
         "cannot read override 4 (`data.path=(`) at column 11 (`(`); quote it: 'data.path=\"(\"'",
         "no `model` option `cnnn`; have: cnn, linear, lstm, mlp, resmlp, resnet, transformer; did you mean `cnn`?",
         "unknown key `optimizer.lrr`; did you mean `optimizer.lr`?",
-        "`train` has no parameter `x`; it has: monitor, mode, folds, seeds, test",
+        "`train` has no parameter `x`; it has: monitor, mode, folds, seeds, test, bootstrap",
         "`seed` must be a whole number from 0 to 4294967295, got -1",
     ]
     assert check_words("trian", []) == ["no verb `trian`; have: evaluate, predict, train; did you mean `train`?"]

@@ -67,6 +67,6 @@ def test_the_comment_without_the_command(text: str, shown: str, tmp_path: Path) 
 
 
 def test_the_keys_that_our_files_have() -> None:
-    assert shipped_keys("train", "train") == ("monitor", "mode", "folds", "seeds", "test")
+    assert shipped_keys("train", "train") == ("monitor", "mode", "folds", "seeds", "test", "bootstrap")
     assert "max_epochs" in shipped_keys("train", "trainer")
     assert shipped_keys("train", "nothing") == ()

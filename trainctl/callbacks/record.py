@@ -53,6 +53,16 @@ class Record(RunsAfterTheModule):
         self.seconds, self.steps = state_dict["seconds"], state_dict["steps"]
 
 
+def into(logger: Any) -> Callable[[Row], None]:
+    """A writer of rows for one of Lightning's loggers; its x-axis is the step."""
+
+    def write(row: Row) -> None:
+        logger.log_metrics({k: v for k, v in row.items() if k != "step" and v is not None}, step=row["step"])
+        logger.save()
+
+    return write
+
+
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 

@@ -127,6 +127,7 @@ RULES: dict[str, Rule] = {
     "train.folds": whole(2, words=(None,)),
     "train.seeds": whole(2, words=(None,)),
     "train.test": truth,
+    "train.bootstrap": whole(0),
     "data.batch_size": whole(1),
     "data.eval_batch_size": whole(1, words=(None,)),
     "data.drop_last": truth,

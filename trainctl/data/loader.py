@@ -74,8 +74,6 @@ class InMemoryLoader:
         self.reshuffle = reshuffle
         self.epoch, self.position, self._start = 0, 0, 0
         self.num_rows = rows_of_rank(len(x), rank, world_size, even=shuffle)
-        # a last training batch of one row has no variance, which batch norm needs: it waits for another epoch
-        drop_last = drop_last or (shuffle and self.num_rows > batch_size and self.num_rows % batch_size == 1)
         # rank 0 has the most rows: a rank with fewer takes part in what ranks do together with an empty batch
         most = rows_of_rank(len(x), 0, world_size, even=shuffle)
         self.num_batches = count_batches(most, batch_size, drop_last, limit_batches)

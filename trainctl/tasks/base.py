@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from trainctl import metrics
 from trainctl.data.spec import DataSpec
-from trainctl.errors import DivergedError
+from trainctl.errors import DivergedError, UsageError
 from trainctl.schedulers import as_schedule
 from trainctl.tasks.ema import WeightAverage
 from trainctl.tasks.gather import gather_rows
-from trainctl.tasks.training import Augment, Batch, Progress, Training
+from trainctl.tasks.training import Augment, Batch, Progress, Training, is_single, num_batches
 
 
 class Task(pl.LightningModule):
@@ -150,7 +150,10 @@ class Task(pl.LightningModule):
         x = self.inputs(x)
         if self.augment is not None:
             x, y = self.augment(x, y)
-        loss = self.loss(self.net(x), y)
+        output = self._output(x, batch)
+        if output is None:
+            return
+        loss = self.loss(output, y)
         self._accumulate_loss(loss.detach(), len(x))
         if self.l1:
             loss = loss + self.l1 * self.penalty()
@@ -160,6 +163,17 @@ class Task(pl.LightningModule):
             loss.backward()  # type: ignore[no-untyped-call]
         else:
             self.manual_backward(loss)
+
+    def _output(self, x: Tensor, batch: int) -> Tensor | None:
+        """None: the one row that is left at the end of an epoch is too few for batch norm, and left out."""
+        try:
+            return cast(Tensor, self.net(x))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+        if batch + 1 == self._num_batches > 1:
+            return None
+        raise UsageError("batch norm needs 2 rows or more in a training batch; set `data.batch_size=2` or more")
 
     def _seed(self, key: int) -> None:
         torch.default_generator.manual_seed(key % (2**63))
@@ -191,6 +205,7 @@ class Task(pl.LightningModule):
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.progress.step += 1
+        self.progress.lr = float(self._optimizer.param_groups[0]["lr"])
         if self._schedule is not None and self._schedule.interval == "step":
             self._schedule.scheduler.step()
         if self.average is not None:
@@ -204,10 +219,10 @@ class Task(pl.LightningModule):
         mean = float(total[0] / total[1])
         if not math.isfinite(mean):
             self._diverged(mean)
-        self.log("train/loss", mean)
+        self.log("train/loss", mean, logger=False)  # `Record` hands the whole row to the loggers
         if self._schedule is not None and self._schedule.interval == "epoch":
             if self._schedule.metric:
-                value = self.trainer.callback_metrics[self.monitor]
+                value = mean if self.monitor == "train/loss" else float(self.trainer.callback_metrics[self.monitor])
                 self._schedule.scheduler.step(value if self.mode == "min" else -value)
             else:
                 self._schedule.scheduler.step()
@@ -260,13 +275,14 @@ class Task(pl.LightningModule):
         if self.trainer.state.fn != "fit":
             self.outputs[stage] = (predicted.cpu(), y.cpu())
         nan = float("nan")
-        self.log_dict({f"{stage}/{name}": nan if value is None else value for name, value in values.items()})
+        figures = {f"{stage}/{name}": nan if value is None else value for name, value in values.items()}
+        self.log_dict(figures, logger=False)
 
     # Checkpoints hold built-ins and tensors only
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes a resumed run identical: the place in the epoch, partial sums, the weight average."""
-        place = {"epoch": self.progress.epoch, "batch": self.progress.batch, "step": self.progress.step}
+        place = {name: getattr(self.progress, name) for name in ("epoch", "batch", "step", "lr")}
         checkpoint["progress"] = place | {"sums": gather_rows(self._sums()).tolist()}
         if self.average is not None:
             self.average.swap_out()
@@ -281,13 +297,3 @@ class Task(pl.LightningModule):
         if "average" in checkpoint and self._options.ema is not None:
             self.average = WeightAverage(self.net, self._options.ema)
             self.average.load_state_dict(checkpoint["average"])
-
-
-def num_batches(loader: Any) -> int:
-    """Mini-batches per epoch of our loader (which counts chunks in `len`) or of any other."""
-    return int(loader.num_batches) if hasattr(loader, "num_batches") else len(loader)
-
-
-def is_single(batch: Any) -> bool:
-    """Whether this is one `(x, y)` of an ordinary DataLoader, not a chunk of several."""
-    return len(batch) > 0 and isinstance(batch[0], Tensor)

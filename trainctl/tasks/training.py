@@ -34,4 +34,15 @@ class Progress:
     step: int = 0
     rows: int = 0
     loss_sum: float | Tensor = 0.0
+    lr: float | None = None  # of the last optimizer step
     stopped: bool = False
+
+
+def num_batches(loader: Any) -> int:
+    """Mini-batches per epoch of our loader (which counts chunks in `len`) or of any other."""
+    return int(loader.num_batches) if hasattr(loader, "num_batches") else len(loader)
+
+
+def is_single(batch: Any) -> bool:
+    """Whether this is one `(x, y)` of an ordinary DataLoader, not a chunk of several."""
+    return len(batch) > 0 and isinstance(batch[0], Tensor)

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from trainctl import build, lr_range, metrics, threads
 from trainctl.callbacks import Checkpoint, Record, Show, Signals
 from trainctl.callbacks.time_limit import TimeLimit, TimeUp
+from trainctl.callbacks.record import into
 from trainctl.data.base import Data
 from trainctl.errors import Stopped, UsageError, did_you_mean
 from trainctl.run import checkpoints
@@ -68,12 +69,15 @@ class Fitting:
         run, config = job.run, job.run.config
         monitor, mode = monitored(config, task)
         show = Show(config["trainer"].get("max_epochs"), monitor, job.quiet)
-        signals, record = Signals(), Record(run.log_metrics, show.epoch_line)
+        loggers = build.loggers(config, run.path)
+        # a foreign module logs for itself
+        writers = [into(logger) for logger in loggers] if isinstance(task, Task) else []
+        signals, record = Signals(), Record(run.log_metrics, show.epoch_line, *writers)
         checkpoint = Checkpoint(CheckpointStore(run.path), monitor, mode)
         limit = build.seconds(config["trainer"].get("max_time"))
         callbacks = [signals, record, show, *([TimeLimit(limit)] if limit else [])]
         callbacks += [*build.callbacks(config, monitor, mode), checkpoint]
-        trainer = build.trainer(config, run.path, callbacks, build.loggers(config, run.path))
+        trainer = build.trainer(config, run.path, callbacks, loggers)
         return cls(trainer, signals, checkpoint, record, monitor)
 
     def fit(self, job: Job, task: pl.LightningModule, data: Any) -> None:
