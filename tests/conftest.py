@@ -91,16 +91,17 @@ class Forked:
         self.process.stdin.flush()
         return self._answer()
 
-    def start(self, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> Started:
-        """Begin a command and return at once."""
+    def start(self, *words: str, cwd: Path, env: Mapping[str, str | None] | None = None, out: Path | None = None,
+              **hamper: Any) -> Started:
+        """Begin a command and return at once; a variable of None is taken away, `out` gets its stdout."""
         self.count += 1
-        out, err = (self.folder / f"{self.count}.{end}" for end in ("out", "err"))
-        pid = self._ask(start=words, cwd=str(cwd), env=dict(env or {}), out=str(out), err=str(err))["pid"]
-        return Started(self, pid, out, err)
+        own, err = (self.folder / f"{self.count}.{end}" for end in ("out", "err"))
+        place = {"cwd": str(cwd), "env": dict(env or {}), "out": str(out or own), "err": str(err)}
+        return Started(self, self._ask(start=words, **place, hamper=hamper)["pid"], own, err)
 
-    def run(self, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> Done:
-        """Run a command to its end."""
-        return self.start(*words, cwd=cwd, env=env).wait()
+    def run(self, *words: str, cwd: Path, env: Mapping[str, str | None] | None = None, **hamper: Any) -> Done:
+        """Run a command to its end; `hamper` makes its life hard (tests/zygote.py)."""
+        return self.start(*words, cwd=cwd, env=env, **hamper).wait()
 
 
 @dataclass
@@ -115,7 +116,8 @@ class Started:
     def wait(self) -> Done:
         """Its exit code (negative: killed by that signal) and what it wrote."""
         code = self.zygote._ask(wait=self.pid)["code"]
-        return Done(code, self.out.read_text(encoding="utf-8"), self.err.read_text(encoding="utf-8"))
+        out = self.out.read_text(encoding="utf-8") if self.out.exists() else ""
+        return Done(code, out, self.err.read_text(encoding="utf-8"))
 
     def wait_for(self, text: str, timeout: float = 60) -> None:
         """Until stderr shows `text`; AssertionError when the process ends or time runs out before."""

@@ -6,14 +6,13 @@ happens afterwards is written into the record: completed, failed (with error.txt
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -28,23 +27,17 @@ from trainctl.config import saved
 from trainctl.config.compose import compose, plain
 from trainctl.errors import (
     SIGNALS,
-    Interrupted,
-    ResourceError,
     RunError,
-    Stopped,
-    TrainctlError,
     UsageError,
     raise_interrupted,
 )
-from trainctl.run import directory
+from trainctl.run import checkpoints, directory, failures
 from trainctl.run.record import changed
 from trainctl.run.run import Run
 
 log = logging.getLogger("trainctl")
 
 RESUMABLE_KEYS = ("trainer.max_epochs", "trainer.max_time", "callbacks.early_stopping.patience", "trainer.threads")
-LOG_LINE = "%(asctime)s %(levelname)s %(message)s"
-REFUSED = (UsageError.exit_code, DataError.exit_code, RunError.exit_code)
 
 
 @dataclass
@@ -68,19 +61,21 @@ def start(verb: str, overrides: Sequence[str], options: Options, source: Run | N
     started = time.perf_counter()
     given = source.config if source is not None else None
     if given is not None:
+        refuse_incomplete(given)
         check.refuse_untrusted(given, options.trust)
     config = compose(verb, overrides, _path(options.config_dir), source=given)
     checked(verb, plain(config), options)
     content = yaml.safe_load(saved.dump(config))
-    path = directory.claim(Path(options.runs_dir), verb)
-    run = Run.create(path, verb, content, list(overrides), parent=source.path if source else None)
-    with run.lock():
-        return carry_out(run, options, source, resume=False, started=started)
+    with directory.claimed(Path(options.runs_dir), verb) as path:
+        run = Run.create(path, verb, content, list(overrides), parent=source.path if source else None)
+        with run.lock():
+            return carry_out(run, options, source, resume=False, started=started)
 
 
 def resume(run: Run, overrides: Sequence[str], options: Options) -> Run:
     """Go on with an interrupted `train` run in its own directory; a completed one is left as it is."""
     started = time.perf_counter()
+    refuse_incomplete(run.config)
     check.refuse_untrusted(run.config, options.trust)
     with run.lock():
         changes = changes_of(overrides)
@@ -90,10 +85,35 @@ def resume(run: Run, overrides: Sequence[str], options: Options) -> Run:
         if reason:
             log.warning("%s", reason)
             return run
-        run.resume(list(overrides))
-        if changes:
-            run.rewrite_config(config)
-        return carry_out(run, options, None, resume=True, started=started)
+        check_place(run, config)
+        if run.status == "crashed":
+            log.warning("the run ended without a word (killed, or the machine went down); going on with it")
+        with contextlib.nullcontext() if has_children(config) else failures.kept_when_refused(run):
+            run.resume(list(overrides))
+            if changes:
+                run.rewrite_config(config)
+            return carry_out(run, options, None, resume=True, started=started)
+
+
+def refuse_incomplete(config: dict[str, Any]) -> None:
+    """RunError for a config.yaml that cannot be of a trained run."""
+    for section in ("data", "task", "trainer"):
+        if not isinstance(config.get(section), dict):
+            raise RunError(f"config.yaml of the run is damaged: it has no `{section}`")
+
+
+def check_place(run: Run, config: dict[str, Any]) -> None:
+    """RunError without a whole checkpoint to go on from, UsageError when the run is past its last epoch already."""
+    if has_children(config):
+        return
+    done, limit = checkpoints.find(run.path, set_aside=False).epoch, config["trainer"].get("max_epochs")
+    if done is not None and limit is not None and done > limit:
+        raise UsageError(f"the run has done {done} epochs; `trainer.max_epochs` must be {done} or more, got {limit}")
+
+
+def has_children(config: dict[str, Any]) -> bool:
+    """Whether the run is made of child runs: folds or seeds."""
+    return any((config.get("train") or {}).get(kind) for kind in ("folds", "seeds"))
 
 
 def changes_of(overrides: Sequence[str]) -> dict[str, Any]:
@@ -132,8 +152,8 @@ def checked(verb: str, config: dict[str, Any], options: Options) -> None:
 def carry_out(run: Run, options: Options, source: Run | None, resume: bool, started: float | None = None) -> Run:
     """The run's verb, in this process or over several; then its record says how it ended."""
     started = time.perf_counter() if started is None else started
-    with recorded(run), signals_raise():
-        if run.verb == "train" and any((run.config.get("train") or {}).get(kind) for kind in ("folds", "seeds")):
+    with failures.recorded(run), signals_raise():
+        if run.verb == "train" and has_children(run.config):
             from trainctl import repeat
 
             repeat.run_all(run, options, source)
@@ -169,58 +189,6 @@ def work(run: Run, options: Options, source: Run | None, resume: bool, started: 
     job.clock("total", started)
     artifacts = {**outcome.artifacts, "report": "report.html"}
     run.finish(outcome.metrics, outcome.intervals, job.timing, artifacts, **outcome.fields)
-
-
-@contextmanager
-def recorded(run: Run) -> Iterator[None]:
-    """Whatever ends the verb is written into the run's record and log; users' errors become one sentence."""
-    handler = failures.LogFile(run.path / f"{run.verb}.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter(LOG_LINE))
-    log.addHandler(handler)
-    try:
-        yield
-    except BaseException as error:
-        told = explained(error, run)
-        log.debug("%s", traceback.format_exc())
-        if discardable(run, told):
-            shutil.rmtree(run.path, ignore_errors=True)
-        elif isinstance(told, Stopped):
-            run.stop(told.signum, str(told))
-        else:
-            run.fail(told, getattr(told, "exit_code", 1), traceback.format_exc())
-        if told is error:
-            raise
-        raise told from error
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-
-
-def discardable(run: Run, error: BaseException) -> bool:
-    """A wrong config or unfit data found before training leaves nothing; a child keeps its record for its parent."""
-    child = run.path.name.isdecimal()
-    return getattr(error, "exit_code", 1) in (2, 3) and not child and not any(run.path.rglob("*.ckpt"))
-
-
-def explained(error: BaseException, run: Run) -> BaseException:
-    """The TrainctlError that says what happened, where there is one."""
-    if isinstance(error, Interrupted):
-        error = Stopped(error.signum)
-    if isinstance(error, Stopped) and run.verb == "train" and (run.path / "checkpoints").exists():
-        hint = f"; resume with `trainctl train --resume {run.path}`"
-        return error if hint in str(error) else Stopped(error.signum, f"{error}{hint}")
-    if isinstance(error, TrainctlError):
-        return error
-    text = str(error)
-    memory = isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower()
-    if memory and not isinstance(error, ImportError):
-        size = run.config.get("data", {}).get("batch_size")
-        return ResourceError(f"out of memory (batch {size}); try a smaller `data.batch_size=`")
-    if isinstance(error, OSError) and error.errno in (28, 122, 13, 30):
-        return ResourceError(f"cannot write below `{run.path}`: {(error.strerror or text).lower()}")
-    if not run.path.is_dir():
-        return RunError(f"run dir `{run.path}` vanished; stopping")
-    return error
 
 
 @contextmanager

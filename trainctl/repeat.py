@@ -14,7 +14,7 @@ from typing import Any
 
 from trainctl import launch
 from trainctl.errors import SweepError, TrainctlError
-from trainctl.run import files
+from trainctl.run import checkpoints, files
 from trainctl.run.record import changed
 from trainctl.run.run import Run
 
@@ -64,7 +64,7 @@ def _child(run: Run, path: Path, changes: dict[str, Any], options: launch.Option
         if child.status == "completed":
             return child
         child.resume()
-        resume = True
+        resume = bool(checkpoints.names(path))
     else:
         path.mkdir(parents=True, exist_ok=True)
         words = [f"{key}={value}" for key, value in changes.items() if value is not None]

@@ -22,6 +22,7 @@ from trainctl.config import overrides as grammar
 from trainctl.config import saved
 from trainctl.config.compose import compose, plain, searchpath
 from trainctl.config.listing import folders as config_folders
+from trainctl.config.mistakes import text
 from trainctl.errors import Interrupted, Stopped, TrainctlError
 from trainctl.run import compare, directory, files
 from trainctl.run.run import Run
@@ -91,7 +92,10 @@ def _through_hydra(verb: str, words: Sequence[str], options: launch.Options, pat
         assert hydra is not None
         task = partial(job, verb=verb, options=options.to_dict(), cwd=os.getcwd())
         hydra.multirun(
-            config_name=verb, task_function=task, overrides=[*settings, *words], with_log_configuration=False
+            config_name=verb,
+            task_function=task,
+            overrides=[*settings, *map(text, grammar.parse(words))],
+            with_log_configuration=False,
         )
 
 

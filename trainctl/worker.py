@@ -15,6 +15,7 @@ from pathlib import Path
 
 from trainctl import launch
 from trainctl.errors import SIGNALS, Interrupted, TrainctlError
+from trainctl.run import failures
 from trainctl.run.run import Run
 
 log = logging.getLogger("trainctl")
@@ -27,9 +28,9 @@ def main(order_text: str) -> int:
     rank, order = int(os.environ["LOCAL_RANK"]), json.loads(order_text)
     run = Run.open(Path(order["run"]))
     source = Run.open(Path(order["source"])) if order["source"] else None
-    speak(run, rank, order["stderr"], order["level"])
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # or Lightning would replace the thread count chosen for the run
     try:
+        speak(run, rank, order["stderr"], order["level"])
         launch.work(run, launch.Options(**order["options"]), source, order["resume"], started, rank)
         heed(signal.SIG_IGN)  # this rank's part is settled
         code = 0
@@ -55,7 +56,7 @@ def interrupted_once(signum: int, frame: object) -> None:
 def report(run: Run, rank: int, error: BaseException, tell: int) -> int:
     """Say to the supervisor what happened; returns the exit code."""
     at = time.time()
-    told = launch.explained(error, run)
+    told = failures.explained(error, run)
     code = getattr(told, "exit_code", 1)
     first = (str(told).splitlines() or [""])[0]
     internal = f"internal error in rank {rank}: {type(told).__name__}: {first} (see error.txt of the run)"
@@ -88,7 +89,7 @@ def speak(run: Run, rank: int, stderr: int, level: int) -> None:
     log.propagate = False
     if rank == 0:
         kept = logging.FileHandler(run.path / f"{run.verb}.log", encoding="utf-8")
-        kept.setFormatter(logging.Formatter(launch.LOG_LINE))
+        kept.setFormatter(logging.Formatter(failures.LOG_LINE))
         log.addHandler(kept)
 
 

@@ -6,7 +6,9 @@ system; this one writes `last` at every epoch end and when stopped, and `best` w
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,8 +19,10 @@ from pytorch_lightning.callbacks import Checkpoint as LightningCheckpoint
 
 from trainctl.callbacks.early_stopping import EarlyStopping
 from trainctl.callbacks.time_limit import TimeUp
-from trainctl.errors import DivergedError, RunError, Stopped
+from trainctl.errors import DivergedError, ResourceError, RunError, Stopped
 from trainctl.tasks.base import Task
+
+NEEDED = ("state_dict", "place", "epoch", "global_step", "pytorch-lightning_version")  # in every checkpoint
 
 
 class Store(Protocol):
@@ -42,18 +46,28 @@ class PlainCheckpointIO(CheckpointIO):
         torch.save(checkpoint, path)
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
-        """Read a checkpoint; RunError when it holds anything but tensors and built-ins."""
-        try:
-            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except Exception as error:
-            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-            raise RunError(
-                f"`{Path(path).name}` cannot be read as a checkpoint of tensors ({reason}); refused"
-            ) from None
+        """Read a checkpoint; RunError when it holds anything but tensors and built-ins, or is not one of ours."""
+        return read_checkpoint(Path(path), map_location or "cpu")
 
     def remove_checkpoint(self, path: Any) -> None:
         """Lightning asks for this only through its own ModelCheckpoint, which is not used."""
         Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint file; nothing in it is executed. RunError when it is not what we write."""
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"contains code ({code[1]}); refused" if code else "is not a checkpoint of tensors; refused"
+        raise RunError(f"`{path.name}` {what}") from None
+    missing = [key for key in NEEDED if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise RunError(f"`{path.name}` is not a checkpoint of a run: it lacks `{missing[0]}`")
+    return dict(content)
 
 
 class Checkpoint(LightningCheckpoint):
@@ -92,21 +106,6 @@ class Checkpoint(LightningCheckpoint):
 
     def save(self, trainer: pl.Trainer, best: bool) -> None:
         """Write the trainer's state to a temporary file in the checkpoint folder and commit it."""
-        temporary = self.store.temp() if trainer.is_global_zero else Path(trainer.default_root_dir) / "unused"
-        try:
-            trainer.save_checkpoint(temporary)
-        except (OSError, RuntimeError) as error:
-            raise self.store.failure(error, temporary) from error
-        if trainer.is_global_zero:
-            midway = _is_midway(trainer)
-            epoch = trainer.current_epoch + (0 if midway else 1)
-            self.store.commit(temporary, best, {"epoch": epoch, "step": _step(trainer), "midway": midway})
-        self.saved = True
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Lightning's loop state gives way to (epoch, step): with chunks its batch counts mean nothing."""
         try:
             self._write(trainer, best)
         except ResourceError as error:
@@ -117,12 +116,27 @@ class Checkpoint(LightningCheckpoint):
         self.saved = True
 
     def _write(self, trainer: pl.Trainer, best: bool) -> None:
+        temporary = self.store.temp() if trainer.is_global_zero else Path(trainer.default_root_dir) / "unused"
+        try:
+            trainer.save_checkpoint(temporary)
+        except (OSError, RuntimeError) as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise self.store.failure(error, temporary) from error
+        if trainer.is_global_zero:
+            midway = _is_midway(trainer)
+            epoch = trainer.current_epoch + (0 if midway else 1)
+            self.store.commit(temporary, best, {"epoch": epoch, "step": _step(trainer), "midway": midway})
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Lightning's loop state gives way to (epoch, step): with chunks its batch counts mean nothing."""
         checkpoint.pop("loops", None)
         midway = _is_midway(trainer)
         checkpoint["place"] = {
             "epoch": trainer.current_epoch + (0 if midway else 1),
             "step": _step(trainer),
-            "done": not midway and any(c.triggered for c in trainer.callbacks if isinstance(c, EarlyStopping)),  # type: ignore[attr-defined]
             "threads": torch.get_num_threads(),
         }
 
@@ -146,7 +160,11 @@ class Checkpoint(LightningCheckpoint):
         loop = trainer.fit_loop.epoch_loop
         loop.manual_optimization.optim_step_progress.total.completed = place["step"]
         loop.automatic_optimization.optim_progress.optimizer.step.total.completed = place["step"]
-        trainer.should_stop = place["done"]
+
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A resumed run whose patience had run out stays at its end, unless it has more patience now."""
+        trainer.should_stop = any(c.triggered for c in trainer.callbacks if isinstance(c, EarlyStopping))  # type: ignore[attr-defined]
 
 
 def _is_midway(trainer: pl.Trainer) -> bool:

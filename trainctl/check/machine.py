@@ -36,6 +36,8 @@ def machine_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not available)
     if on_cpu and isinstance(strategy, str) and strategy.startswith("fsdp"):
         yield f"`trainer.strategy={strategy}` needs a GPU; on the CPU use `trainer.strategy=ddp`"
+    if on_cpu and trainer.get("precision") in ("16-mixed", "16-true"):
+        yield f"`trainer.precision={trainer['precision']}` needs a GPU; on the CPU use `trainer.precision=bf16-mixed`"
     processes = trainer.get("devices", 1)
     if isinstance(processes, bool) or not isinstance(processes, int):
         return

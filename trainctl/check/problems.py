@@ -119,6 +119,9 @@ def _target_problems(config: Mapping[str, Any], extra: tuple[str, ...]) -> Itera
         if not isinstance(target, str):
             yield f"`{key}._target_` must be a dotted path such as `torch.nn.Linear`, got {rules.shown(target)}"
             continue
+        if _runs_code(target):
+            yield f"`{target}` is refused as `{key}._target_`: it runs commands or code and makes no component"
+            continue
         found = locate(target, extra)
         if found.kind == "missing":
             yield found.problem
@@ -127,6 +130,15 @@ def _target_problems(config: Mapping[str, Any], extra: tuple[str, ...]) -> Itera
         readable = signature(found, extra)
         if readable is not None:
             yield from _argument_problems(config, key, node, readable)
+
+
+def _runs_code(target: str) -> bool:
+    """Whether Hydra's own list keeps configs from calling it."""
+    try:
+        from hydra._internal.target_policy import _is_blocklisted_target
+    except ImportError:  # since 1.3.8
+        return False
+    return bool(_is_blocklisted_target(target))
 
 
 def _argument_problems(config: Mapping[str, Any], key: str, node: Mapping[str, Any], takes: Signature) -> Iterator[str]:

@@ -158,6 +158,7 @@ RULES: dict[str, Rule] = {
     "scheduler.patience": whole(0),
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.devices": devices,
+    "trainer.strategy": one_of("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"),
     "trainer.num_nodes": whole(1),
     "trainer.precision": one_of(*PRECISIONS),
     "trainer.max_epochs": whole(1),

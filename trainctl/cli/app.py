@@ -94,7 +94,8 @@ def misused(error: Exception, message: str) -> int:
         console.write(message, sys.stderr)
         return 2
     path = context.command_path if context is not None else "trainctl"
-    return failed(f"{message[:1].lower()}{message[1:].rstrip('.')}; see `{path} --help`", 2)
+    message = message[:1].lower() + message[1:].replace(". Did", "; did").rstrip(".")
+    return failed(message if message.endswith("?") else f"{message}; see `{path} --help`", 2)
 
 
 def failed(sentence: str, code: int) -> int:

@@ -115,9 +115,9 @@ class ClassScores:
     def _rank(self, probs: Tensor) -> None:
         """Per one-versus-rest score: row order, which are positive, last row of each group of equal scores."""
         self.ranks: list[tuple[Tensor | None, Tensor, Tensor | None]] = []
-        for index in range(self.num_classes) if self.num_classes > 2 else (1,):
+        for index in range(self.num_classes) if self.num_classes != 2 else (1,):
             score, order, positive = probs[:, index], None, self.y == index
-            if self.num_classes > 2:
+            if self.num_classes != 2:
                 order = score.argsort(descending=True, stable=True)
                 score, positive = score[order], positive[order]
             last = torch.ones(len(score), dtype=torch.bool)

@@ -96,10 +96,10 @@ def names(run_dir: Path) -> list[str]:
     return []
 
 
-def find(run_dir: Path, name: str | None = None) -> Found:
+def find(run_dir: Path, name: str | None = None, set_aside: bool = True) -> Found:
     """A checkpoint whose size and digest are verified.
 
-    Without a name: last, or prev with a warning when last is damaged (which is set aside as `last.ckpt.damaged`).
+    Without a name: last, or prev with a warning when last is damaged (`set_aside`: it becomes `last.ckpt.damaged`).
     By name: RunError when it is missing, damaged or no checkpoint.
     """
     manifest = Manifest.read(run_dir)
@@ -113,7 +113,8 @@ def find(run_dir: Path, name: str | None = None) -> Found:
             found = _load(run_dir, "prev", manifest)
         except _Unfit:
             raise RunError(_nothing_left(run_dir, problem)) from unfit
-        _set_aside(run_dir / "checkpoints" / "last.ckpt")
+        if set_aside:
+            _set_aside(run_dir / "checkpoints" / "last.ckpt")
         epoch = "" if found.epoch is None else f" (epoch {found.epoch})"
         return Found(found.path, "prev", found.epoch, found.step, f"{problem}; using `prev`{epoch}", found.info)
 

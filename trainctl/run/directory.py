@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -28,19 +29,34 @@ def claim(runs_dir: Path, verb: str) -> Path:
     stamp = datetime.now().strftime(_FORMAT)
     number = 1
     try:
-        parent.mkdir(parents=True, exist_ok=True)
         while True:
+            parent.mkdir(parents=True, exist_ok=True)  # each time: a refused run may have taken the empty folder away
             path = parent / (stamp if number == 1 else f"{stamp}-{number}")
             try:
                 path.mkdir()
                 return path
             except FileExistsError:
                 number += 1
+            except FileNotFoundError:
+                continue
     except (FileExistsError, NotADirectoryError) as error:
         text = files.shown(runs_dir)
         raise UsageError(f"`{text}` is not a directory; pass another one with `--runs-dir`") from error
     except OSError as error:
         raise files.explain(error, parent) from error
+
+
+@contextlib.contextmanager
+def claimed(runs_dir: Path, verb: str) -> Iterator[Path]:
+    """`claim` for what happens inside; folders made for a run that was discarded are taken away again."""
+    fresh = [folder for folder in (runs_dir / verb, runs_dir) if not os.path.lexists(folder)]
+    try:
+        yield claim(runs_dir, verb)
+    except BaseException:
+        for folder in fresh:
+            with contextlib.suppress(OSError):  # another run is in it
+                folder.rmdir()
+        raise
 
 
 def resolve(runs_dir: Path, text: str) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 from trainctl.errors import ResourceError, RunError, TrainctlError, UsageError
 
 _TEMP = re.compile(r"^\.tmp-.*-(\d+)-[0-9a-f]{8}$", re.DOTALL)
-_NAME_BYTES = 255
+_NAME_BYTES, _PATH_BYTES = 255, 4095
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -56,13 +56,19 @@ def explain(error: OSError, path: Path, size: int | None = None) -> TrainctlErro
             return ResourceError(f"disk full writing{what} ({megabytes(free)} free) to `{shown(path)}`")
         return ResourceError(f"disk full writing{what} to `{shown(path)}`")
     if error.errno == errno.ENAMETOOLONG:
-        return UsageError(
-            f"name too long: `{path.name[:40]}...` has {len(os.fsencode(path.name))} bytes, at most 255 fit"
-        )
+        return UsageError(_too_long(path))
     if error.errno == errno.ENOENT:
         return RunError(f"cannot write `{shown(path)}`: its directory is gone")
     reason = (error.strerror or str(error)).lower()
     return ResourceError(f"cannot write `{shown(path)}`: {reason}")
+
+
+def _too_long(path: Path) -> str:
+    longest = max(path.parts, key=lambda part: len(os.fsencode(part)))
+    size, whole = len(os.fsencode(longest)), len(os.fsencode(os.path.abspath(path)))
+    if size > _NAME_BYTES:
+        return f"name too long: `{longest[:40]}...` has {size} bytes, at most {_NAME_BYTES} fit"
+    return f"path too long: `{str(path)[:40]}...` has {whole} bytes, at most {_PATH_BYTES} fit"
 
 
 def check_name(path: Path) -> None:

@@ -31,6 +31,11 @@ class Classification(Task):
         l1: float = 0.0,
         class_counts: Sequence[int] | None = None,
     ) -> None:
+        if spec.target != "class":
+            raise UsageError(
+                "`task=classification` needs a class to predict, but the target is a number; use `task=regression` or "
+                "`task=auto`, or set `data.target_kind=class`"
+            )
         super().__init__(net, spec, training, l1)
         self.label_smoothing = label_smoothing
         weights = self._weights(class_weights, class_counts)

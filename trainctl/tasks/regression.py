@@ -27,6 +27,11 @@ class Regression(Task):
         loss: Literal["mse", "mae", "huber"] = "mse",
         l1: float = 0.0,
     ) -> None:
+        if spec.target != "number":
+            raise UsageError(
+                "`task=regression` needs a number to predict, but the target is a class; use `task=classification` or "
+                "`task=auto`, or set `data.target_kind=number`"
+            )
         super().__init__(net, spec, training, l1)
         if loss not in LOSSES:
             raise UsageError(f"`task.loss` must be one of {', '.join(LOSSES)} for a number, got {loss!r}")

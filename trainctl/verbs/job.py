@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainctl.errors import RunError
 from trainctl.run import checkpoints, files
 from trainctl.run.run import Run
 
@@ -69,8 +72,11 @@ class CheckpointStore:
 
     def failure(self, error: Exception, path: Path) -> Exception:
         """The sentence for a failed write; torch reports a full disk as a RuntimeError without a reason."""
+        target = path.with_name("last.ckpt")
+        if files.is_gone(self.path):
+            return RunError(f"run dir `{files.shown(self.path)}` vanished; stopping")
         if isinstance(error, OSError):
-            return files.explain(error, path)
-        if "PytorchStreamWriter" in str(error) or "write" in str(error):
-            return files.explain(OSError(28, "No space left on device"), path)
+            return files.explain(error, target)
+        if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
+            return files.explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), target)
         return error

@@ -6,15 +6,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trainctl import build
+from trainctl.callbacks.checkpoint import read_checkpoint
 from trainctl.data.base import Data
 from trainctl.data.spec import DataSpec
 from trainctl.errors import RunError
 from trainctl.run import checkpoints, files
+from trainctl.run.manifest import Manifest
 from trainctl.run.run import Run
 
 log = logging.getLogger("trainctl")
@@ -29,6 +30,9 @@ def restore(parent: Run, config: dict[str, Any]) -> tuple[Any, Any]:
     RunError when weights are missing, damaged or of another shape.
     """
     folder = parent.path / PREPROCESSING
+    for relative in Manifest.read(parent.path).files:
+        if relative.startswith(f"{PREPROCESSING}/"):
+            parent.verify(relative)
     data = build.data(config, folder if folder.is_dir() else None)
     task = build.task(config, spec_of(data, folder), data)
     load_weights(task, parent)
@@ -64,7 +68,7 @@ def load_weights(task: nn.Module, run: Run) -> None:
 
 def read_weights(run: Run) -> dict[str, Tensor]:
     """model.safetensors after its checksum was compared; RunError when it is missing or damaged."""
-    if not (run.path / WEIGHTS).exists():
+    if run.status != "completed" and not (run.path / WEIGHTS).exists():
         raise RunError(f"`{run.name}` has no {WEIGHTS} (status {run.status}); finish it with `trainctl train --resume`")
     path = run.verify(WEIGHTS)
     try:
@@ -92,7 +96,7 @@ def load_best(task: nn.Module, run: Run, average: Any = None) -> str:
     """
     name = "best" if "best" in checkpoints.names(run.path) else None
     found = checkpoints.find(run.path, name)
-    content = torch.load(found.path, map_location="cpu", weights_only=True)
+    content = read_checkpoint(found.path)
     task.load_state_dict(content["state_dict"])
     if average is not None and "average" in content:
         average.swapped = False

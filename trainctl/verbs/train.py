@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -15,16 +16,17 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from trainctl import build, lr_range, metrics, threads
 from trainctl.callbacks import Checkpoint, Record, Show, Signals
-from trainctl.callbacks.time_limit import TimeLimit, TimeUp
 from trainctl.callbacks.record import into
+from trainctl.callbacks.time_limit import TimeLimit, TimeUp
 from trainctl.data.base import Data
-from trainctl.errors import Stopped, UsageError, did_you_mean
-from trainctl.run import checkpoints
+from trainctl.errors import DivergedError, RunError, Stopped, TrainctlError, UsageError, did_you_mean
+from trainctl.run import checkpoints, failures
+from trainctl.run.run import Run
 from trainctl.tasks.base import Task
+from trainctl.tasks.gather import chosen_by_first, ranks
 from trainctl.verbs import findings, inference, restore
 from trainctl.verbs.job import CheckpointStore, Job, Outcome
 from trainctl.verbs.source_data import check_unchanged, prepare
-from trainctl.tasks.gather import chosen_by_first, ranks
 
 log = logging.getLogger("trainctl")
 
@@ -103,6 +105,13 @@ class Fitting:
                 self.trainer.fit(task, datamodule=data, ckpt_path=found.path if found else None, weights_only=True)
         except TimeUp:
             log.info("time is up (trainer.max_time): using the best weights so far")
+        except DivergedError as error:
+            raise DivergedError(f"{error}; {last_finite(run)}") from error
+        except (MemoryError, RuntimeError) as error:
+            told = fit_failure(error, run, self.trainer.current_epoch + 1)
+            if told is None:
+                raise
+            raise told from error
         finally:
             self.signals.restore()
         if self.signals.requested():
@@ -110,10 +119,33 @@ class Fitting:
             raise Stopped(self.signals.received, "stopped after the last epoch")
 
 
+def last_finite(run: Run) -> str:
+    """Where a diverged run can be taken up again."""
+    try:
+        return f"last finite checkpoint: epoch {checkpoints.find(run.path, set_aside=False).epoch}"
+    except RunError:
+        return "there is no finite checkpoint yet"
+
+
+def fit_failure(error: Exception, run: Run, epoch: int) -> TrainctlError | None:
+    """The sentence for what torch raised in a fit: no memory, or a checkpoint of another net."""
+    if failures.is_out_of_memory(error):
+        return failures.out_of_memory(run, epoch)
+    if "loading state_dict" not in str(error):
+        return None
+    shapes = re.search(r"mismatch for ([\w.]+): .*?Size\((.*?)\).*?Size\((.*?)\)", str(error))
+    what = f"`{shapes[1]}` is {shapes[2]} there and {shapes[3]} here" if shapes else "it has other parameters"
+    return RunError(f"the checkpoint is not of the net in the run's config: {what}")
+
+
 def finish_fit(job: Job, fitting: Fitting, task: pl.LightningModule, data: Any) -> metrics.Report | None:
     """The best weights in the task, and the report of the test split when it is wanted."""
     started = time.perf_counter()
     fitting.trainer.strategy.barrier("checkpoints are written")
+    if fitting.checkpoint.best_epoch is not None and fitting.checkpoint.best_score is None:
+        raise DivergedError(
+            f"{fitting.monitor} is undefined in every epoch, so none is the best; choose another `train.monitor=`"
+        )
     name = restore.load_best(task, job.run, getattr(task, "average", None))
     log.info("best: %s", describe_best(fitting, name))
     result: metrics.Report | None = None
@@ -234,7 +266,7 @@ def set_learning_rate(job: Job, config: dict[str, Any], task: Task, data: Any, s
     """optimizer.lr=auto: run the range test once; a resumed run keeps the rate that was found."""
     if config["optimizer"].get("lr") != "auto":
         return
-    found = job.run.record.get("lr")
+    found = job.run.record.get("lr") if job.resume else None
     if found is None:
         found = chosen_by_first(range_test(job, config, task, data) if job.rank == 0 else 0.0, strategy.root_device)
     fixed = build.training({**config, "optimizer": {**config["optimizer"], "lr": found}})
