@@ -17,6 +17,7 @@ from torch import Tensor
 from trainctl import build, launch
 from trainctl.config.compose import compose, plain
 from trainctl.tasks.base import Task
+from trainctl.verbs.train import monitored
 
 QUICK = ("data=synthetic", "data.rows=1000", "data.batch_size=32", "trainer.accelerator=cpu", "trainer.max_epochs=1")
 
@@ -50,6 +51,7 @@ def fit(tmp_path: Path) -> Callable[..., Fitted]:
         data.chunked, data.chunk = True, chunk
         task = build.task(config, data.spec, data, fit=True)
         assert isinstance(task, Task)
+        monitored(config, task)
         before = named(task)
         with warnings.catch_warnings():
             launch.quieten()

@@ -158,6 +158,7 @@ class Checkpoint(LightningCheckpoint):
         progress: Any = trainer.fit_loop.epoch_progress.current
         progress.ready = progress.started = progress.processed = progress.completed = place["epoch"]
         loop = trainer.fit_loop.epoch_loop
+        loop._batches_that_stepped = place["step"]  # the loggers' x-axis
         loop.manual_optimization.optim_step_progress.total.completed = place["step"]
         loop.automatic_optimization.optim_progress.optimizer.step.total.completed = place["step"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
 
@@ -25,6 +25,10 @@ class EarlyStopping(LightningEarlyStopping):
             check_finite=False,
             check_on_train_epoch_end=True,
         )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What was seen so far; the patience is the config's, which a resumed run may have changed."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
     @property
     def triggered(self) -> bool:

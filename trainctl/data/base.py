@@ -5,6 +5,7 @@ A subclass writes `load()`; tables and images add their own preprocessing, strea
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -79,6 +80,7 @@ class Data(pl.LightningDataModule, ABC):
     chunked: bool | None = None
     limit_batches: int | None = None
     reshuffle: bool = True
+    fine_tuned: bool = False  # restored from another run to be trained on: the target may have other classes
 
     def __init__(
         self,
@@ -126,6 +128,16 @@ class Data(pl.LightningDataModule, ABC):
     def column(self, name: str, split: str) -> list[str | None]:
         """Raw values of a column of the source in the rows of `split`."""
         raise DataError(f"no column `{name}`: {type(self).__name__} has no named columns to slice by")
+
+    def classes_for(self, found: tuple[str, ...], source: str) -> tuple[str, ...]:
+        """The classes of the spec: those found, unless restored ones will do or (not being fine-tuned) must do."""
+        if not self.restored:
+            return found
+        if self.fine_tuned and not set(found) <= set(self.spec.classes):
+            few = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "")
+            self.warnings.append(f"`{source}` has other classes than the source run, so the head is new: {few}")
+            self.spec = dataclasses.replace(self.spec, classes=found)
+        return self.spec.classes
 
     # -- shared ---------------------------------------------------------------------------------------------------
 

@@ -56,9 +56,10 @@ class ImageFolder(ImageData):
 
     def load(self) -> dict[str, Split]:
         given = find_given(self.path)
-        known = self.spec.classes if self.restored else None
+        known = self.spec.classes if self.restored and not self.fine_tuned else None
         found = {name: find_classes(folder, known) for name, folder in given.items()}
-        classes = known or tuple(sorted({label for pairs in found.values() for _, label in pairs}))
+        labels_found = tuple(sorted({label for pairs in found.values() for _, label in pairs}))
+        classes = self.classes_for(labels_found, str(self.path))
         if len(classes) < 2:
             raise DataError(f"`{given['train']}` has one class folder (`{classes[0]}`); a classifier needs two or more")
         names = sorted(found, key=("train", "val", "test").index)

@@ -80,7 +80,7 @@ class Synthetic(Data):
         classes = tuple(str(i) for i in range(self.num_classes)) if self.target == "class" else ()
         rows = self.split_plain(self.rows, y.numpy() if classes else None, classes)
         splits = take_splits(x, y, rows)
-        if not self.restored:
+        if not self.restored or self.fine_tuned:  # nothing here is learned from a file
             self.spec = self._spec(splits["train"], classes)
         if self.kind == "image":
             self.augment = build_augment(self.augment_config, len(classes), self.image_shape[1:])

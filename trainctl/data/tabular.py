@@ -6,6 +6,7 @@ the splits in `splits`; this module puts them in order and remembers what was fi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ class Tabular(Data):
             test_path = test_path or str(BUNDLED / "adult_test.csv.gz")
         self.paths = {"main": path, "val": val_path, "test": test_path}
         self.target, self.target_kind, self.root, self.origin = target, target_kind, root, origin
+        self._wanted_target, self._new_target = target, True
         self.delimiter, self.encoding, self.missing_values = delimiter, encoding, tuple(missing_values)
         self.declared, self.missing, self.missing_target = dict(columns or {}), missing, missing_target
         self.max_categories, self.scaling = max_categories, scaling
@@ -92,6 +94,8 @@ class Tabular(Data):
         if self.plan.folds and "test" in given:
             self.warnings.append(f"`{self.paths['test']}` is not used: fold {self.plan.fold} is the test split")
             given -= {"test"}
+        if self.fine_tuned:
+            self._retarget()
         raw = {"main": self._read("main")}
         if not self.restored:
             self.columns = infer(raw["main"].frame, self.declared, self._no_features(), self.max_categories)
@@ -110,7 +114,9 @@ class Tabular(Data):
         tables = {name: table.typed(self.columns, self.missing) for name, table in raw.items()}
         del raw
         if not self.restored:
-            self._fit(tables["main"].frame, parts["train"], y["main"])
+            self._fit(tables["main"].frame, parts["train"])
+        if self._new_target and self.spec.target == "number":
+            self._fit_scale(y["main"][torch.from_numpy(parts["train"])].double())
         return self._fill(tables, y, where)
 
     def _read(self, name: str) -> Table:
@@ -122,13 +128,16 @@ class Tabular(Data):
         return Table.of(source, frame).with_target(self._target_name, self.missing_target)
 
     def _targets(self, raw: Mapping[str, Table]) -> dict[str, Tensor]:
-        """y of every file; unless restored, decides what the target is and starts the spec."""
+        """y of every file; decides what the target is unless a restored spec says it."""
         name = self._target_name
         series = {key: table.frame.get_column(name) for key, table in raw.items()}
-        if not self.restored:
+        if self._new_target:
             kind = targets.target_kind(series["main"], self.target_kind)
             classes = targets.find_classes([*series.values()]) if kind == "class" else ()
-            self.spec = DataSpec(kind="table", target=kind, target_name=name, classes=classes)
+            before = self.spec if self.restored else DataSpec(kind="table", target=kind)
+            self.spec = dataclasses.replace(before, target=kind, target_name=name, classes=classes)
+        elif self.fine_tuned and self.spec.target == "class":
+            self.classes_for(targets.find_classes([*series.values()]), raw["main"].source.name)
         return {key: self._y(table) for key, table in raw.items()}
 
     def _y(self, table: Table) -> Tensor:
@@ -137,21 +146,26 @@ class Tabular(Data):
             return targets.class_indices(series, self.spec.classes, table.source.name)
         return targets.numbers(series, table.where)
 
-    def _fit(self, frame: pl.DataFrame, rows: np.ndarray, y: Tensor) -> None:
+    def _retarget(self) -> None:
+        """A fine-tuned run may learn another target of the same columns."""
+        self._new_target = self._wanted_target not in (None, self.spec.target_name)
+        if not self._new_target:
+            return
+        self.target = self._wanted_target
+        if any(column.name == self.target and column.kind != "drop" for column in self.columns):
+            raise UsageError(
+                f"`data.target={self.target}` is a column that the source run learned from; train without `--from`"
+            )
+
+    def _fit(self, frame: pl.DataFrame, rows: np.ndarray) -> None:
         fitted = Preprocessing.fit(frame, self.columns, rows, self.scaling, self.max_categories)
         self.preprocessing = fitted
-        numbers = y[torch.from_numpy(rows)].double() if self.spec.target == "number" else None
-        deviation = 1.0 if numbers is None else float(numbers.std(correction=0))
-        self.spec = DataSpec(
-            kind="table",
-            target=self.spec.target,
-            target_name=self.spec.target_name,
-            classes=self.spec.classes,
-            numeric=fitted.numeric,
-            categories=fitted.categories,
-            target_mean=0.0 if numbers is None else float(numbers.mean()),
-            target_std=deviation if deviation > 0 else 1.0,
-        )
+        self.spec = dataclasses.replace(self.spec, numeric=fitted.numeric, categories=fitted.categories)
+
+    def _fit_scale(self, numbers: Tensor) -> None:
+        deviation = float(numbers.std(correction=0))
+        mean = float(numbers.mean())
+        self.spec = dataclasses.replace(self.spec, target_mean=mean, target_std=deviation if deviation > 0 else 1.0)
 
     def _fill(
         self, tables: dict[str, Table], y: Mapping[str, Tensor], where: Mapping[str, tuple[str, np.ndarray]]
@@ -228,7 +242,7 @@ class Tabular(Data):
         values = read_json(folder / "table.json")
         self.columns = [Column(**column) for column in values["columns"]]
         self.preprocessing = Preprocessing.load(folder, values["preprocessing"])
-        self.target = self.spec.target_name
+        self.target, self._new_target = self.spec.target_name, False
 
     def describe_source(self) -> dict[str, Any]:
         """Files, target, the kind of each column and why, dropped columns, and lines that say so to the user.

@@ -28,6 +28,7 @@ def prepare(job: Job, config: dict[str, Any]) -> Any:
     data = build.data(config, folder if folder is not None and folder.is_dir() else None)
     if not isinstance(data, Data):
         return data
+    data.fine_tuned = not job.resume and job.source is not None
     data.setup()
     if job.rank == 0 and not job.resume:
         description = data.describe()
