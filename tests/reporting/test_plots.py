@@ -16,6 +16,12 @@ def svg(text: str) -> ET.Element:
     return ET.fromstring(re.sub(r"<p class.*", "", text))
 
 
+def test_a_stage_has_its_colour_and_name_also_when_it_is_alone() -> None:
+    text = plots.line_chart({"val": [(1.0, 0.5), (2.0, 0.4)]})
+    assert 'class="line c1"' in text and '<i class="c1"></i>val' in text
+    assert "legend" not in plots.line_chart({"lr": [(1.0, 0.5), (2.0, 0.4)]})
+
+
 def test_a_line_per_series_with_a_legend_and_escaped_names() -> None:
     text = plots.line_chart({NASTY: [(0, 1.0), (1, 0.5)], "val": [(0, 2.0), (1, math.nan), (2, 1.0)]}, y_label=NASTY)
     assert len(svg(text).findall("polyline")) == 2

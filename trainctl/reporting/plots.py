@@ -16,6 +16,7 @@ Point = tuple[float, float]
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 40
 NUM_COLOURS = 6
+STAGES = ("train", "val")  # a stage has one colour in every chart
 
 
 def line_chart(
@@ -33,7 +34,7 @@ def line_chart(
     axes = Axes.around(everything, log_x=log_x)
     parts = [axes.frame(x_label, y_label)]
     for index, (name, points) in enumerate(drawn.items()):
-        colour = f"c{index % NUM_COLOURS}"
+        colour = _colour(name, index)
         path = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in _thin(points))
         label = safe(f"{name}: {short(points[-1][1])}")
         parts.append(f'<polyline class="line {colour}" points="{path}"><title>{label}</title></polyline>')
@@ -226,10 +227,14 @@ def _svg(content: str, width: float = WIDTH, height: float = HEIGHT) -> str:
 
 
 def _legend(names: Sequence[str]) -> str:
-    if len(names) < 2:
+    if len(names) < 2 and names[0] not in STAGES:
         return ""
-    items = (f'<span><i class="c{i % NUM_COLOURS}"></i>{safe(name)}</span>' for i, name in enumerate(names))
+    items = (f'<span><i class="{_colour(name, i)}"></i>{safe(name)}</span>' for i, name in enumerate(names))
     return f'<p class="legend">{"".join(items)}</p>'
+
+
+def _colour(name: str, index: int) -> str:
+    return f"c{(STAGES.index(name) if name in STAGES else index) % NUM_COLOURS}"
 
 
 def _name(text: str) -> str:
