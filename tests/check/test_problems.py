@@ -55,7 +55,7 @@ SENTENCES = {
     "trainer.accelerator=gpu": (
         "no GPU is visible for `trainer.accelerator=gpu`; use `trainer.accelerator=cpu` or `auto`"
     ),
-    "trainer=fsdp": "no GPU is visible for `trainer.accelerator=gpu`; use `trainer.accelerator=cpu` or `auto`",
+    "trainer=fsdp": "`trainer.strategy=fsdp` needs a GPU and none is visible; on the CPU use `trainer=ddp`",
     "trainer.strategy=fsdp": "`trainer.strategy=fsdp` needs a GPU; on the CPU use `trainer.strategy=ddp`",
     "train.monitor=val/los": (
         f"monitor `val/los` is not produced; have: val/loss, {CLASS}, val/brier, val/ece, {NUMBER}, train/loss; "

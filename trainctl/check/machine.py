@@ -30,11 +30,15 @@ def machine_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
     """Sentences on accelerator, strategy and number of processes; values of a wrong kind are left to the rules."""
     accelerator, strategy = trainer.get("accelerator", "auto"), trainer.get("strategy", "auto")
     available = gpus()
+    sharded = isinstance(strategy, str) and strategy.startswith("fsdp")
     if accelerator in ("gpu", "cuda") and not available:
+        if sharded:
+            yield f"`trainer.strategy={strategy}` needs a GPU and none is visible; on the CPU use `trainer=ddp`"
+            return
         yield f"no GPU is visible for `trainer.accelerator={accelerator}`; use `trainer.accelerator=cpu` or `auto`"
         return
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not available)
-    if on_cpu and isinstance(strategy, str) and strategy.startswith("fsdp"):
+    if on_cpu and sharded:
         yield f"`trainer.strategy={strategy}` needs a GPU; on the CPU use `trainer.strategy=ddp`"
     if on_cpu and trainer.get("precision") in ("16-mixed", "16-true"):
         yield f"`trainer.precision={trainer['precision']}` needs a GPU; on the CPU use `trainer.precision=bf16-mixed`"
