@@ -104,3 +104,14 @@ def test_an_ascii_terminal_gets_an_ascii_table(monkeypatch: pytest.MonkeyPatch) 
     with os.fdopen(leader, "rb", buffering=0) as screen, os.fdopen(follower, "w", encoding="ascii") as terminal:
         emit(Table(["metric"], [["é"]]), stream=terminal)
         assert "\\xe9" in screen.read(65536).decode("ascii")
+
+
+def test_on_a_narrow_terminal_one_column_gives_way_and_the_others_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "44")
+    leader, follower = pty.openpty()
+    with os.fdopen(leader, "rb", buffering=0) as screen, os.fdopen(follower, "w", encoding="utf-8") as terminal:
+        rows = [["train/2026-11-20_18-35-40", "model=mlp data=tabular"]]
+        emit(Table(["run", "overrides"], rows, gives_way=1), stream=terminal)
+        lines = screen.read(65536).decode().splitlines()
+    assert [line.split() for line in lines if "train" in line] == [["train/2026-11-20_18-35-40", "model=mlp", "data=…"]]

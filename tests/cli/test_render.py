@@ -90,7 +90,7 @@ def test_show_tells_all_that_the_directory_says(run: Run) -> None:
         "command     trainctl train model=mlp 'data.path=my file.csv'",
         "config      model MLP, data Tabular",
         "seed        0",
-        "children    0 running",
+        "children    folds/0 running",
         "git         0123456789ab with changes",
         "versions    torch 2.13.0",
         "test looks  test split looked at 1 time",
@@ -127,7 +127,7 @@ def test_show_gives_the_command_line_that_made_the_run(run: Run) -> None:
     parent = "runs/train/2026-11-20_12-00-00"
     tuning = Run.create(tuned, "train", {}, made, parent=run.path)
     assert f"command   trainctl train --from {parent} 'freeze=[a]'" in text(render.show(tuning))
-    assert render.runs_table([tuning]).rows[0][5] == "freeze=[a]"
+    assert render.runs_table([tuning]).rows[0][4] == "freeze=[a]"
     predicted = Run.create(read, "predict", {}, [], parent=run.path, input="my new.csv")
     assert f"command   trainctl predict {parent} 'my new.csv'" in text(render.show(predicted))
 
@@ -148,15 +148,16 @@ def test_runs_table(run: Run, tmp_path: Path) -> None:
     (Path("runs/train/2026-11-20_14-00-00")).mkdir()
     listed = directory.list_runs(Path("runs"))
     run.update(overrides=["x=" + "1" * 100])
-    assert render.runs_table(listed, "val/accuracy").rows[0][4] == "0.8512"
-    assert [row[:5] for row in render.runs_table(listed).rows] == [
-        ["train/2026-11-20_12-00-00", "completed", "2026-11-20 12:00", "3 min 20 s", "val/loss 0.2500"],
-        ["train/2026-11-20_13-00-00", "completed, sweep of 0", "-", "-", "-"],
-        ["train/2026-11-20_14-00-00", "damaged", "-", "-", "-"],
+    assert render.runs_table(listed, "val/accuracy").rows[0][3] == "0.8512"
+    assert [row[:4] for row in render.runs_table(listed).rows] == [
+        ["train/2026-11-20_12-00-00", "completed", "3 min 20 s", "val/loss 0.2500"],
+        ["train/2026-11-20_13-00-00", "completed", "-", "-"],
+        ["train/2026-11-20_14-00-00", "damaged", "-", "-"],
     ]
+    assert render.runs_table(listed).rows[1][4] == "sweep of 0"
     last = render.runs_table([run, listed[2]]).rows
-    assert last[0][5] == "x=" + "1" * 55 + "..."
-    assert last[1][5] == "`runs/train/2026-11-20_14-00-00` is not a run directory: ..."
+    assert last[0][4] == "x=" + "1" * 55 + "..."
+    assert last[1][4] == "`runs/train/2026-11-20_14-00-00` is not a run directory: ..."
 
 
 def test_sweep_table() -> None:

@@ -19,12 +19,14 @@ from trainctl.run.files import shown_text
 
 @dataclass
 class Table:
-    """A table to print: column titles, rows of text, and the columns (by number) that hold figures."""
+    """A table to print: column titles, rows of text, the columns (by number) that hold figures, and the one that is
+    cut when a terminal is narrow (without it, columns wrap)."""
 
     columns: Sequence[str]
     rows: list[list[str]] = field(default_factory=list)
     title: str = ""
     figures: tuple[int, ...] = ()
+    gives_way: int | None = None
 
     def lines(self) -> list[str]:
         """Aligned plain text, two spaces between columns."""
@@ -96,14 +98,22 @@ def _rich(table: Table, stream: TextIO) -> str:
 
     box = SIMPLE_HEAD if "utf" in (stream.encoding or "").lower() else ASCII
     drawn = RichTable(
-        box=box, title=Text(shown_text(table.title)) if table.title else None, show_header=any(table.columns)
+        box=box,
+        title=Text(shown_text(table.title)) if table.title else None,
+        show_header=any(table.columns),
+        show_edge=table.gives_way is None,
+        pad_edge=table.gives_way is None,
     )
+    cut = [table.gives_way == number for number in range(len(table.columns))]
     for number, column in enumerate(table.columns):
         drawn.add_column(
-            Text(shown_text(column)), justify="right" if number in table.figures else "left", overflow="fold"
+            Text(shown_text(column)),
+            justify="right" if number in table.figures else "left",
+            overflow="ellipsis" if cut[number] else "fold",
+            no_wrap=table.gives_way is not None and not cut[number],
         )
     for row in table.rows:
-        drawn.add_row(*(Text(shown_text(cell)) for cell in row))
+        drawn.add_row(*(Text(shown_text(cell), no_wrap=cut[number] or None) for number, cell in enumerate(row)))
     text = StringIO()
     Console(file=text, force_terminal=True, width=Console(file=stream).width).print(drawn, end="")
     return text.getvalue().rstrip("\n")

@@ -48,17 +48,15 @@ def run_summary(run: Run, next_commands: Iterable[str] = ()) -> list[Block]:
 
 def runs_table(runs: Sequence[Run], metric: str | None = None) -> Table:
     """One line a run for `trainctl runs`; `metric` is the column shown (default: the run's own monitor)."""
-    table = Table(["run", "status", "started", "took", metric or "metric", "overrides"], figures=(3, 4))
+    table = Table(["run", "status", "took", metric or "metric", "overrides"], figures=(2, 3), gives_way=4)
     for run in runs:
-        begin = started(run)
         jobs = run.record.get("sweep")
         error = (run.record.get("error") or {}).get("message", "")
-        overrides = " ".join(_typed(run)) or str(error)
+        overrides = " ".join(_typed(run)) or str(error) or (f"sweep of {jobs}" if jobs is not None else "")
         table.rows.append(
             [
                 f"{run.verb}/{run.name}",
-                run.status if jobs is None else f"{run.status}, sweep of {jobs}",
-                f"{begin:%Y-%m-%d %H:%M}" if begin else "-",
+                run.status,
                 duration(seconds(run)),
                 _headline(run, metric),
                 overrides if len(overrides) <= 60 else overrides[:57] + "...",
@@ -84,7 +82,7 @@ def show(run: Run, children: Sequence[Run] = (), next_commands: Iterable[str] = 
         ("config", _essentials(run)),
         ("seed", str(record["seed"]) if record.get("seed") is not None else ""),
         ("parent", shown(run.parent) if run.parent else ""),
-        ("children", ", ".join(f"{child.path.name} {child.status}" for child in children)),
+        ("children", ", ".join(f"{child.path.relative_to(run.path)} {child.status}" for child in children)),
         ("git", f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else ""),
         ("versions", ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())),
         ("test looks", looks(run.test_looks()) if run.test_looks() else ""),
@@ -199,7 +197,9 @@ def _headline(run: Run, metric: str | None) -> str:
     metrics = metrics_of(run)
     if metric is not None:
         return _value(value_of(metrics, metric))
-    chosen = run.record.get("monitor") or next((name for name in metrics if not name.endswith("/loss")), None)
+    chosen = run.record.get("monitor") or next(
+        (name for name in metrics if not name.endswith(("/loss", "/mse"))), None
+    )
     value = value_of(metrics, str(chosen)) if chosen else None
     return f"{chosen} {_number(value)}" if value is not None else "-"
 
