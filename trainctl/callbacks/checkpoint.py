@@ -110,7 +110,7 @@ class Checkpoint(LightningCheckpoint):
             self._write(trainer, best)
         except ResourceError as error:
             epoch = trainer.current_epoch + 1
-            good = "; earlier checkpoints are good" if self.best_epoch not in (None, trainer.current_epoch) else ""
+            good = "; earlier checkpoints are good" if trainer.current_epoch else ""
             raise ResourceError(f"{error} at epoch {epoch}{good}") from error
         trainer.strategy.barrier("committed")  # a rank that left before would be missed, and rank 0 cut short
         self.saved = True

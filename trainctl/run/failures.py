@@ -37,6 +37,11 @@ class LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Say nothing."""
 
+    def close(self) -> None:
+        """What is still to be written may not fit either."""
+        with contextlib.suppress(OSError):
+            super().close()
+
 
 @contextlib.contextmanager
 def recorded(run: Run) -> Iterator[None]:

@@ -77,6 +77,11 @@ class CheckpointStore:
             return RunError(f"run dir `{files.shown(self.path)}` vanished; stopping")
         if isinstance(error, OSError):
             return files.explain(error, target)
-        if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
+        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+            return error
+        try:  # torch does not say why: nothing can be made here, or nothing more fits
+            path.touch()
+            path.unlink()
             return files.explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), target)
-        return error
+        except OSError as reason:
+            return files.explain(reason, target)
