@@ -211,3 +211,22 @@ def test_options_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         Source(tmp_path, encoding="latin1000")
     assert str(caught.value) == "`data.encoding` is 'latin1000'; try utf-8, latin-1 or utf-16"
+
+
+def test_lines_that_end_with_a_carriage_return_alone(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b\r1,2\r")
+    assert sentence(path) == (
+        f"the lines of `{path}` end as on an old Macintosh (CR alone); save it with line ends LF or CRLF"
+    )
+
+
+def test_ten_thousand_columns(tmp_path: Path) -> None:
+    names = [f"measurement_{i}" for i in range(10_000)]
+    path = write(tmp_path, ",".join(names) + "\n" + ",".join(["1"] * 10_000) + "\n")
+    assert Source(path).header == names
+    assert Source(path).read().shape == (1, 10_000)
+
+
+def test_a_tsv_without_tabs_is_read_by_its_own_delimiter(tmp_path: Path) -> None:
+    assert Source(write(tmp_path, "a;b\n1;2\n", "x.tsv")).read().rows() == [(1, 2)]
+    assert Source(write(tmp_path, "a\n1\n2\n", "x.tsv")).read().rows() == [(1,), (2,)]

@@ -20,18 +20,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 if "OMP_NUM_THREADS" in os.environ:  # polars sizes its pool when it is imported
     os.environ.setdefault("POLARS_MAX_THREADS", os.environ["OMP_NUM_THREADS"])
 
 import polars as pl
 
+from trainctl.data import blocks
 from trainctl.errors import DataError, UsageError
 
 MISSING_VALUES = ("", "?", "NA", "NULL")
 INFER_ROWS = 10_000
 HEAD_BYTES = 65_536
+LONGEST_HEADER = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -95,25 +97,14 @@ class Source:
 
     def batches(self, rows: int) -> Iterator[pl.DataFrame]:
         """Pieces of at most `rows` rows, in order and in bounded memory; all columns of a CSV come as text."""
-        names = self.header
         with self._readable():
             if self.is_parquet:
-                yield from pl.scan_parquet(self.path).collect_batches(chunk_size=rows, maintain_order=True)
+                scan = pl.scan_parquet(self.path)  # its batches would read ahead without a bound
+                for start in range(0, scan.select(pl.len()).collect().item(), rows):
+                    yield scan.slice(start, rows).collect()
                 return
-            with self._as_utf8() as path:
-                scan = pl.scan_csv(
-                    path,
-                    separator=self._separator,
-                    infer_schema=False,
-                    new_columns=names,
-                    null_values=self._null_values,
-                )
-                try:
-                    for batch in scan.collect_batches(chunk_size=rows, maintain_order=True):
-                        yield self._without_blank_lines(batch, path)
-                except pl.exceptions.ComputeError:
-                    self._check_fields()
-                    raise
+            for text in self._blocks():
+                yield from self._without_blank_lines(self._parse(text, infer_schema=False), text).iter_slices(rows)
 
     def where(self, row: int) -> str:
         """`line 17` for a row of a CSV (quoted line breaks counted), `row 16` for Parquet."""
@@ -132,46 +123,46 @@ class Source:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _read_csv(self, path: Path, as_text: list[bool]) -> pl.DataFrame:
-        names = self.header
-        overrides = {names[i]: pl.String for i, wanted in enumerate(as_text) if wanted}
-        for infer_rows in (INFER_ROWS, None):  # None: a late value did not fit, so look at every row
-            try:
-                return pl.read_csv(
-                    path,
-                    separator=self._separator,
-                    new_columns=names,
-                    schema_overrides=overrides,
-                    null_values=self._null_values,
-                    infer_schema_length=infer_rows,
-                )
-            except pl.exceptions.ComputeError:
-                if infer_rows is None:
-                    self._check_fields()
-                    raise
-        raise AssertionError
+        overrides = {name: pl.String for name, wanted in zip(self.header, as_text, strict=True) if wanted}
+        try:
+            return self._parse(path, schema_overrides=overrides, infer_schema_length=INFER_ROWS)
+        except pl.exceptions.ComputeError:  # a late value did not fit, so look at every row
+            return self._parse(path, schema_overrides=overrides, infer_schema_length=None)
 
-    def _without_blank_lines(self, frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    def _parse(self, text: Path | bytes, **options: Any) -> pl.DataFrame:
+        try:
+            return pl.read_csv(
+                text, separator=self._separator, new_columns=self.header, null_values=self._null_values, **options
+            )
+        except pl.exceptions.ComputeError:
+            if options.get("infer_schema_length") != INFER_ROWS:
+                self._check_fields()
+            raise
+
+    def _blocks(self) -> Iterator[bytes]:
+        """The file as UTF-8 in pieces of whole records, each below the header."""
+        with self._open() as stream:
+            header = b""
+            for text in blocks.records(blocks.utf8(stream, self._codec)):
+                yield header + text
+                header = header or text[: blocks.first_end(text)]
+
+    def _without_blank_lines(self, frame: pl.DataFrame, text: Path | bytes) -> pl.DataFrame:
         # polars fills a blank line and a short row with nulls up to the last column: only then look closer
         if frame.width == 0 or len(frame) == 0 or frame.to_series(frame.width - 1).null_count() == 0:
             return frame
-        if path not in self._whole:
-            if self._shortest_line(path) < frame.width - 1:
-                self._check_fields()
-            self._whole.add(path)
+        if self._shortest_line(text) < frame.width - 1:
+            self._check_fields()
         blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
         return frame.filter(~blank) if blank.any() else frame
 
-    def _shortest_line(self, path: Path) -> int:
+    def _shortest_line(self, text: Path | bytes) -> int:
         """Delimiters in the line that has the fewest; quotes and line breaks inside them are not understood."""
-        lines = pl.scan_csv(path, separator="\x01", quote_char=None, has_header=False, infer_schema=False)
+        lines = pl.scan_csv(text, separator="\x01", quote_char=None, has_header=False, infer_schema=False)
         try:
             return int(lines.select(pl.first().str.count_matches(self._separator, literal=True).min()).collect().item())
         except pl.exceptions.ComputeError:  # a line holds \x01
             return 0
-
-    @cached_property
-    def _whole(self) -> set[Path]:
-        return set()  # copies of the file whose rows are known to be complete
 
     def _check_fields(self) -> None:
         width = len(self._raw_header)
@@ -185,16 +176,16 @@ class Source:
     @cached_property
     def _raw_header(self) -> list[str]:
         text = self._head.decode(self._codec, errors="replace").lstrip("\ufeff")
-        return next(csv.reader(io.StringIO(text), delimiter=self._separator), [])
+        return next((row for row in csv.reader(io.StringIO(text), delimiter=self._separator) if row), [])
 
     @cached_property
     def _separator(self) -> str:
         if self.delimiter is not None:
             return self.delimiter
-        if ".tsv" in self.path.suffixes:
-            return "\t"
-        first = self._head.decode(self._codec, errors="replace").lstrip().split("\n", 1)[0]
+        first = self._head.decode(self._codec, errors="replace").lstrip("\ufeff\r\n").split("\n", 1)[0]
         unquoted = re.sub(r'"[^"]*"', "", first)
+        if ".tsv" in self.path.suffixes and ("\t" in unquoted or not re.search("[,;|]", unquoted)):
+            return "\t"
         return max(",;\t|", key=unquoted.count)  # the first of equals: a comma
 
     @property
@@ -206,6 +197,8 @@ class Source:
         """The first bytes, decompressed; DataError when there is nothing that could be a table."""
         with self._readable(), self._open() as stream:
             head = stream.read(HEAD_BYTES)
+            if head[:4] != b"PAR1" and b"\n" not in head:
+                head += stream.readline(LONGEST_HEADER)
         if head[:4] == b"PAR1":
             return head
         if head[:2] == b"PK":
@@ -218,6 +211,10 @@ class Source:
             raise DataError(f"`{self.name}` holds NUL bytes (line {line}); it is binary or damaged, not a text table")
         if not head.decode(self._codec, errors="replace").strip():
             raise DataError(f"`{self.name}` is empty; it must hold a header and at least one row")
+        if b"\r" in head and b"\n" not in head:
+            raise DataError(
+                f"the lines of `{self.name}` end as on an old Macintosh (CR alone); save it with line ends LF or CRLF"
+            )
         return head
 
     def _open(self) -> IO[bytes]:
@@ -268,6 +265,8 @@ class Source:
             raise DataError(f"cannot read `{self.name}`: permission denied") from None
         except (EOFError, gzip.BadGzipFile, zlib.error):
             raise DataError(f"cannot read `{self.name}`: the gzip file is damaged or cut off; copy it again") from None
+        except csv.Error as error:
+            raise DataError(f"cannot read `{self.name}`: {error}") from None
         except UnicodeError:
             raise DataError(f"`{self.name}` is not {self.encoding}; pass the right `data.encoding=`") from None
         except pl.exceptions.PolarsError as error:
