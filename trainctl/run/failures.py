@@ -53,7 +53,8 @@ def recorded(run: Run) -> Iterator[None]:
         yield
     except BaseException as error:
         told = explained(error, run)
-        log.debug("%s", traceback.format_exc())
+        told_in_log = {"levelno": logging.DEBUG, "levelname": "DEBUG", "msg": traceback.format_exc()}
+        handler.handle(logging.makeLogRecord(told_in_log))  # the screen shows it for --traceback only
         if discardable(run, told):
             shutil.rmtree(run.path, ignore_errors=True)
         elif isinstance(told, Stopped):
