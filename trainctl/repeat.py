@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainctl import launch
-from trainctl.errors import SweepError, TrainctlError
+from trainctl.errors import SweepError, TrainctlError, UsageError
 from trainctl.run import checkpoints, files
 from trainctl.run.record import changed
 from trainctl.run.run import Run
@@ -31,6 +31,9 @@ def children(kind: str, config: dict[str, Any]) -> list[dict[str, Any]]:
     """What each child changes in the parent's config, by dotted key."""
     count = int(config["train"][kind])
     if kind == "folds":
+        if not isinstance(config["data"].get("split"), dict):
+            target = config["data"].get("_target_")
+            raise UsageError(f"`train.folds` needs data with a `split` to set; `{target}` brings its own splits")
         return [{"train.folds": None, "data.split.folds": count, "data.split.fold": k} for k in range(count)]
     # the same rows in test for every seed: only what is drawn in training differs
     return [{"train.seeds": None, "seed": config["seed"] + k} for k in range(count)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
 from trainctl import launch
@@ -23,7 +25,7 @@ from trainctl.config import saved
 from trainctl.config.compose import compose, plain, searchpath
 from trainctl.config.listing import folders as config_folders
 from trainctl.config.mistakes import text
-from trainctl.errors import Interrupted, Stopped, TrainctlError
+from trainctl.errors import Interrupted, Stopped, TrainctlError, UsageError
 from trainctl.run import compare, directory, files
 from trainctl.run.run import Run
 
@@ -58,8 +60,14 @@ def sweep(verb: str, words: Sequence[str], options: launch.Options) -> Sweep:
     try:
         _through_hydra(verb, words, options, path)
     except Interrupted as interrupted:
-        files.write_json(path / "sweep.json", {"status": "stopped", "overrides": list(words), "jobs": []})
-        raise Stopped(interrupted.signum, f"sweep stopped by a signal; what finished is below `{path}`") from None
+        begun = _ranked(path, len(jobs))
+        files.write_json(path / "sweep.json", {"status": "stopped", "overrides": list(words), "jobs": begun})
+        raise Stopped(interrupted.signum, f"sweep stopped by {interrupted}; what finished is below `{path}`") from None
+    except HydraException as error:
+        if any(path.glob("*/run.json")):
+            raise
+        shutil.rmtree(path, ignore_errors=True)  # a launcher that Hydra does not have, or a key that it has not
+        raise UsageError(f"Hydra cannot start the sweep: {str(error).splitlines()[0]}") from error
     result = Sweep(path, _ranked(path, len(jobs)))
     files.write_json(path / "sweep.json", {**result.to_dict(), "overrides": list(words)})
     return result
@@ -128,7 +136,8 @@ def job(config: DictConfig, *, verb: str, options: dict[str, Any], cwd: str) -> 
 
 
 def _ranked(path: Path, count: int) -> list[dict[str, Any]]:
-    runs = [directory.read(path / str(number)) for number in range(count)]
+    folders = [path / str(number) for number in range(count)]
+    runs = [directory.read(folder) for folder in folders if folder.exists()]
     metric, mode = _objective(runs)
     rows = []
     for ranked in compare.rank(runs, metric, mode):

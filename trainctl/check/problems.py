@@ -97,6 +97,9 @@ def _value_problems(config: Mapping[str, Any]) -> Iterator[str]:
         problem = rule(value) if present and _has_rule(config, key) else None
         if problem:
             yield f"`{key}` {problem}"
+    train = config.get("train")
+    if isinstance(train, Mapping) and train.get("folds") and train.get("seeds"):
+        yield "`train.folds` and `train.seeds` are both set; choose one of them"
     data = config.get("data")
     split = data.get("split") if isinstance(data, Mapping) else None
     if isinstance(split, Mapping):
