@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import IO
 
 BLOCK_BYTES = 1 << 22
+BLANK = codecs.BOM_UTF8 + b"\r\n"  # bytes that may stand before the header
 LONGEST = 16  # blocks in a record; what is longer is a quote that is never closed, and handed out as it is
 
 
@@ -26,12 +27,13 @@ def utf8(stream: IO[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def records(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes, cut where records end."""
+    """The same bytes, cut where records end; every piece but the last holds a record that is not blank."""
     held, blocks = b"", 0
     for part in parts:
         held, blocks = held + part, blocks + 1
         end = last_end(held)
-        if end or blocks > LONGEST:
+        blank = not held[:end].strip(BLANK)
+        if not blank or blocks > LONGEST:
             yield held[: end or len(held)]
             held, blocks = held[end or len(held) :], 0
     if held:
@@ -51,7 +53,7 @@ def last_end(text: bytes) -> int:
 
 def first_end(text: bytes) -> int:
     """The position after the first record, blank lines before it included; the end when none is whole."""
-    start = len(text) - len(text.lstrip(b"\xef\xbb\xbf\r\n"))
+    start = len(text) - len(text.lstrip(BLANK))
     at = start - 1
     while (at := text.find(b"\n", at + 1)) >= 0:
         if text.count(b'"', start, at) % 2 == 0:
