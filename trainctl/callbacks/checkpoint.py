@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import Checkpoint as LightningCheckpoint
 
 from trainctl.callbacks.early_stopping import EarlyStopping
 from trainctl.callbacks.time_limit import TimeUp
-from trainctl.errors import DivergedError, ResourceError, RunError, Stopped
+from trainctl.errors import DivergedError, ResourceError, RunError, Stopped, UsageError, did_you_mean
 from trainctl.tasks.base import Task
 
 NEEDED = ("state_dict", "place", "epoch", "global_step", "pytorch-lightning_version")  # in every checkpoint
@@ -83,16 +83,21 @@ class Checkpoint(LightningCheckpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """`last` always; `best` when the monitor improved, or when it is undefined and there is no best yet."""
-        score = trainer.callback_metrics.get(self.monitor)
-        value = float(score) if score is not None else math.nan
+        have = sorted(str(name) for name in trainer.callback_metrics)
+        if self.monitor not in have:
+            listed = ", ".join(have) or "nothing"
+            raise UsageError(
+                f"monitor `{self.monitor}` is not logged; have: {listed}{did_you_mean(self.monitor, have)}"
+            )
+        value = float(trainer.callback_metrics[self.monitor])
+        if "loss" in self.monitor and not math.isfinite(value):
+            raise DivergedError(f"{self.monitor} is {value} at epoch {trainer.current_epoch + 1}")
         better = self._improves(value)
         if better:
             self.best_score, self.best_epoch = (None if math.isnan(value) else value), trainer.current_epoch
         self.save(trainer, better)
 
     def _improves(self, value: float) -> bool:
-        if self.monitor.endswith("/loss") and not math.isfinite(value) and not math.isnan(value):
-            raise DivergedError(f"{self.monitor} is {value}")
         if math.isnan(value):
             return self.best_epoch is None
         if self.best_score is None:

@@ -23,6 +23,7 @@ class EarlyStopping(LightningEarlyStopping):
             patience=patience,
             min_delta=min_delta,
             check_finite=False,
+            strict=False,  # `Checkpoint` says which monitor is missing
             check_on_train_epoch_end=True,
         )
 

@@ -118,6 +118,8 @@ def explain(error: BaseException, run: Run) -> TrainctlError | None:
         return out_of_memory(run)
     if re.search(r"DataLoader worker .*(killed|exited unexpectedly)", str(error)):
         return ResourceError("a process that loads data was killed; if memory ran out, use fewer of them (num_workers)")
+    if type(error).__name__ == "MisconfigurationException":  # of Lightning, which is not imported here
+        return UsageError(str(error).split(". ")[0].strip())
     system = os_error(error)
     if system is not None and system.errno in (1, 12, 13, 27, 28, 30, 122):
         return files.explain(system, Path(system.filename) if isinstance(system.filename, str) else run.path)
