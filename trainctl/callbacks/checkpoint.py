@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,7 +20,7 @@ from pytorch_lightning.callbacks import Checkpoint as LightningCheckpoint
 
 from trainctl.callbacks.early_stopping import EarlyStopping
 from trainctl.callbacks.time_limit import TimeUp
-from trainctl.errors import DivergedError, ResourceError, RunError, Stopped, UsageError, did_you_mean
+from trainctl.errors import DivergedError, ResourceError, RunError, Stopped, TrainctlError, UsageError, did_you_mean
 from trainctl.tasks.base import Task
 
 NEEDED = ("state_dict", "place", "epoch", "global_step", "pytorch-lightning_version")  # in every checkpoint
@@ -77,7 +78,7 @@ class Checkpoint(LightningCheckpoint):
         self.store, self.monitor, self.mode = store, monitor, mode
         self.best_score: float | None = None
         self.best_epoch: int | None = None
-        self.saved = False
+        self.saved = self.foreign_midway = False
 
     # Writing
 
@@ -105,8 +106,13 @@ class Checkpoint(LightningCheckpoint):
         return value < self.best_score if self.mode == "min" else value > self.best_score
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """A stopped task keeps its exact place; after any other failure the last epoch's checkpoint stands."""
-        if isinstance(exception, (Stopped, TimeUp)) and isinstance(pl_module, Task) and pl_module.progress.stopped:
+        """A stopped task keeps its exact place; after any other failure the last epoch's checkpoint stands.
+
+        When time is up in a foreign module's first epoch, there is none yet: the weights reached are kept.
+        """
+        self.foreign_midway = isinstance(exception, TimeUp) and not isinstance(pl_module, Task) and not self.saved
+        stopped = isinstance(pl_module, Task) and pl_module.progress.stopped
+        if self.foreign_midway or (isinstance(exception, (Stopped, TimeUp)) and stopped):
             self.save(trainer, best=False)
 
     def save(self, trainer: pl.Trainer, best: bool) -> None:
@@ -126,19 +132,25 @@ class Checkpoint(LightningCheckpoint):
             trainer.save_checkpoint(temporary)
         except (OSError, RuntimeError) as error:
             with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                os.truncate(temporary, 0)  # torch holds the file open, and the record needs the room
+                temporary.unlink()
             raise self.store.failure(error, temporary) from error
         if trainer.is_global_zero:
-            midway = _is_midway(trainer)
+            midway = self.foreign_midway or _is_midway(trainer)
             epoch = trainer.current_epoch + (0 if midway else 1)
-            self.store.commit(temporary, best, {"epoch": epoch, "step": _step(trainer), "midway": midway})
+            try:
+                self.store.commit(temporary, best, {"epoch": epoch, "step": _step(trainer), "midway": midway})
+            except TrainctlError:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Lightning's loop state gives way to (epoch, step): with chunks its batch counts mean nothing."""
         checkpoint.pop("loops", None)
-        midway = _is_midway(trainer)
+        midway = self.foreign_midway or _is_midway(trainer)
         checkpoint["place"] = {
             "epoch": trainer.current_epoch + (0 if midway else 1),
             "step": _step(trainer),

@@ -77,7 +77,7 @@ class CheckpointStore:
             return RunError(f"run dir `{files.shown(self.path)}` vanished; stopping")
         if isinstance(error, OSError):
             return files.explain(error, target)
-        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+        if not any(words in str(error) for words in ("PytorchStreamWriter", "inline_container", "iostream error")):
             return error
         try:  # torch does not say why: nothing can be made here, or nothing more fits
             path.touch()
