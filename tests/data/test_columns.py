@@ -157,3 +157,20 @@ def test_typed_frames_do_not_depend_on_how_a_file_stores_its_values() -> None:
         assert frame["d"].to_list() == [datetime.datetime(2020, 1, 31)] * 2
     assert typed(pl.DataFrame({"n": [True]}), columns[:1], where)["n"].to_list() == [1.0]
     assert typed(pl.DataFrame({"b": [1]}), columns[2:3], where)["b"].to_list() == [1]
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-01-{:02}T10:30:00+00:00", "2024-01-{:02} 10:30:00.250+0200", "2024-01-{:02}T10:30"]
+)
+def test_times_with_an_offset_and_without_seconds(text: str) -> None:
+    frame = pl.DataFrame({"when": [text.format(1 + i % 28) for i in range(60)]})
+    (column,) = infer(frame, {}, {}, 1000)
+    assert column.kind == "datetime"
+    when = typed(frame, [column], lambda row: f"row {row}")["when"]
+    assert when.null_count() == 0 and when.dt.day().to_list() == [1 + i % 28 for i in range(60)]
+
+
+def test_constants_among_missing_values_and_negative_zeros() -> None:
+    frame = pl.DataFrame({"few": ["5", None, "5"], "zero": [-0.0, 0.0, -0.0], "x": [0.5, 1.5, 2.5]})
+    whys = [column.why for column in infer(frame, {}, {}, 1000)]
+    assert whys == ["constant: always '5' or missing", "constant: always 0.0", "numbers"]

@@ -180,6 +180,7 @@ def test_dropped_columns_are_listed_with_the_reason(tmp_path: Path) -> None:
     }
     assert json.loads(json.dumps(data.describe())) == data.describe()
     assert data.describe()["lines"] == [
+        "target: label, 2 classes: no, yes",
         "numeric: age, income (EUR)",
         "boolean: member",
         "`row` is left out: an id: every row has its own number",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from trainctl.data.number_text import check_plain
 from trainctl.errors import DataError, UsageError, did_you_mean
 
 KINDS = ("numeric", "categorical", "boolean", "datetime", "drop")
@@ -21,7 +22,9 @@ BOOLEANS = {
     "1.0": 1.0, "0.0": 0.0,
 }  # fmt: skip
 DATE_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y%m%d")
-TIME_SUFFIXES = ("", " %H:%M:%S%.f", "T%H:%M:%S%.f", "T%H:%M:%S%.fZ", " %H:%M")
+TIME_SUFFIXES = (
+    "", " %H:%M:%S%.f", "T%H:%M:%S%.f", "T%H:%M:%S%.fZ", " %H:%M", "T%H:%M", " %H:%M:%S%.f%z", "T%H:%M:%S%.f%z"
+)  # fmt: skip
 DATE_PARTS = ("year", "month", "day", "weekday", "hour", "minute")
 MOSTLY_NUMBERS = 0.9  # a text column with this share of numbers is a numeric column with mistakes
 ID_NAME = re.compile(r"(^|[\W_])(id|uuid|guid|index)$", re.IGNORECASE)
@@ -67,10 +70,9 @@ def infer(
             found.append(_inferred(series, max_categories))
     if not any(column.kind != "drop" for column in found):
         dropped = ", ".join(f"`{c.name}` ({c.why})" for c in found)
-        keep = _key(next((c.name for c in found if c.name not in skip), "x"))
-        raise DataError(
-            f"no column is left to learn from: {dropped}; keep one, such as `data.columns={{{keep}: numeric}}`"
-        )
+        keep = [_key(c.name) for c in found if c.name not in skip][:1]
+        advice = "".join(f"; keep one, such as `data.columns={{{name}: numeric}}`" for name in keep)
+        raise DataError(f"no column is left to learn from: {dropped}{advice}")
     return found
 
 
@@ -202,7 +204,7 @@ def _inferred(series: pl.Series, max_categories: int) -> Column:
 def _number_column(series: pl.Series, present: int) -> Column:
     name, low, high = series.name, series.min(), series.max()
     if low == high:
-        return Column(name, "drop", f"constant: always {low!r}")
+        return Column(name, "drop", _always(low + 0, present < len(series)))  # type: ignore[operator]  # -0.0 is 0.0
     if series.dtype.is_integer() and present == len(series):
         # unique: a column of whole numbers that counts up, or one that is named as an id
         counts_up = high - low + 1 == present and bool((series.diff().drop_nulls() == 1).all())  # type: ignore[operator]
@@ -219,9 +221,10 @@ def _text_column(series: pl.Series, present: int, max_categories: int) -> Column
     text, counts = counted.get_column(name), counted.get_column("count")
     distinct = len(text)
     if distinct == 1:
-        return Column(name, "drop", f"constant: always {text[0]!r}")
+        return Column(name, "drop", _always(text[0], present < len(series)))
     if int(counts.filter(to_numbers(text).is_not_null()).sum()) >= MOSTLY_NUMBERS * present:
         return Column(name, "numeric", "numbers")
+    check_plain(text, counts, f"column `{name}`", f"`data.columns={{{_key(name)}: categorical}}`")
     if distinct == 2 and {BOOLEANS.get(value) for value in text.str.to_lowercase()} == {0.0, 1.0}:
         return Column(name, "boolean", " and ".join(sorted(text)))
     parsed = parse_datetime(text)
@@ -239,6 +242,10 @@ def _text_column(series: pl.Series, present: int, max_categories: int) -> Column
         why = f"{distinct} different texts; the {max_categories} most frequent are kept, the others count as unseen"
         return Column(name, "categorical", why)
     return Column(name, "categorical", f"{distinct} different texts")
+
+
+def _always(value: object, missing: bool) -> str:
+    return f"constant: always {value!r}{' or missing' if missing else ''}"
 
 
 def _key(name: str) -> str:

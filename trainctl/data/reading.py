@@ -27,7 +27,7 @@ if "OMP_NUM_THREADS" in os.environ:  # polars sizes its pool when it is imported
 
 import polars as pl
 
-from trainctl.data import blocks
+from trainctl.data import blocks, number_text
 from trainctl.errors import DataError, UsageError
 
 MISSING_VALUES = ("", "?", "NA", "NULL")
@@ -38,14 +38,18 @@ LONGEST_HEADER = 1 << 24
 
 @dataclass(frozen=True)
 class Source:
-    """One table file. `delimiter` None: tab for .tsv, else the most frequent of , ; tab | in the header."""
+    """One table file. `delimiter` None: tab for .tsv, else the most frequent of , ; tab | in the header.
+
+    `numbers`: how they are written in text, plain, english or european."""
 
     path: Path
     delimiter: str | None = None
     encoding: str = "utf-8"
     missing_values: tuple[str, ...] = MISSING_VALUES
+    numbers: str = "plain"
 
     def __post_init__(self) -> None:
+        number_text.check_style(self.numbers)
         if self.delimiter is not None and len(self.delimiter.encode()) != 1:
             raise UsageError(f"`data.delimiter` is {self.delimiter!r}; it must be one character such as ',' or ';'")
         try:
@@ -123,6 +127,9 @@ class Source:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _read_csv(self, path: Path, as_text: list[bool]) -> pl.DataFrame:
+        if self.numbers != "plain":
+            text = [name for name, wanted in zip(self.header, as_text, strict=True) if wanted]
+            return number_text.as_typed(self._parse(path, infer_schema=False), text)
         overrides = {name: pl.String for name, wanted in zip(self.header, as_text, strict=True) if wanted}
         try:
             return self._parse(path, schema_overrides=overrides, infer_schema_length=INFER_ROWS)
@@ -131,9 +138,10 @@ class Source:
 
     def _parse(self, text: Path | bytes, **options: Any) -> pl.DataFrame:
         try:
-            return pl.read_csv(
+            frame = pl.read_csv(
                 text, separator=self._separator, new_columns=self.header, null_values=self._null_values, **options
             )
+            return number_text.as_plain(frame, self.numbers)
         except pl.exceptions.ComputeError:
             if options.get("infer_schema_length") != INFER_ROWS:
                 self._check_fields()

@@ -6,6 +6,7 @@ A spec is frozen, JSON-able and saved with the run, so a run's net can be rebuil
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,6 +55,10 @@ class DataSpec:
         """Columns of a table's x."""
         return len(self.numeric) + len(self.categories)
 
+    def told_target(self) -> str:
+        """`2 classes: no, yes` or `a number`, for the user."""
+        return f"{len(self.classes)} classes: {listed(self.classes)}" if self.target == "class" else "a number"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain built-ins for JSON."""
         return dataclasses.asdict(self)
@@ -68,3 +73,8 @@ class DataSpec:
         if given.get("image_shape") is not None:
             given["image_shape"] = tuple(given["image_shape"])
         return cls(**given)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first twelve names, and how many more there are."""
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -22,7 +22,7 @@ from trainctl.data.columns import KINDS, Column, as_text, check_columns, infer, 
 from trainctl.data.preprocessing import SCALINGS, Preprocessing
 from trainctl.data.quality import warnings_of
 from trainctl.data.reading import MISSING_VALUES, Source
-from trainctl.data.spec import DataSpec
+from trainctl.data.spec import DataSpec, listed
 from trainctl.data.splits import SplitPlan, check_sizes, split_rows
 from trainctl.data.table import Table, locate
 from trainctl.errors import DataError, UsageError, did_you_mean
@@ -34,9 +34,10 @@ class Tabular(Data):
     """A supervised table; without `path` the census income table that comes with the package.
 
     path, val_path, test_path: files (relative ones are looked for below `root` first); origin: where a named data set
-    comes from, for the sentence that says it is missing. columns: kind by name (numeric, categorical, boolean,
-    datetime, drop). missing: error or impute, for NaN and infinity. missing_target: error or drop. max_categories:
-    texts kept per column. scaling: both, quantile, standard or none. target_kind: auto, class or number.
+    comes from, for the sentence that says it is missing. numbers: plain, english (1,234.5) or european (1.234,5).
+    columns: kind by name (numeric, categorical, boolean, datetime, drop). missing: error or impute, for NaN and
+    infinity. missing_target: error or drop. max_categories: texts kept per column. scaling: both, quantile, standard
+    or none. target_kind: auto, class or number.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Tabular(Data):
         delimiter: str | None = None,
         encoding: str = "utf-8",
         missing_values: Sequence[str] = MISSING_VALUES,
+        numbers: str = "plain",
         columns: Mapping[str, str] | None = None,
         target_kind: str = "auto",
         missing: str = "error",
@@ -79,6 +81,7 @@ class Tabular(Data):
         self.target, self.target_kind, self.root, self.origin = target, target_kind, root, origin
         self._wanted_target, self._new_target = target, True
         self.delimiter, self.encoding, self.missing_values = delimiter, encoding, tuple(missing_values)
+        self.numbers = numbers
         self.declared, self.missing, self.missing_target = dict(columns or {}), missing, missing_target
         self.max_categories, self.scaling = max_categories, scaling
         self.plan = SplitPlan.from_config(self.split_config)
@@ -259,7 +262,8 @@ class Tabular(Data):
             "columns": [column.to_dict() for column in self.columns],
             "dropped": dropped,
             "lines": [
-                *(f"{kind}: {_listed(names)}" for kind, names in kept.items() if names),
+                f"target: {self.spec.target_name}, {self.spec.told_target()}",
+                *(f"{kind}: {listed(names)}" for kind, names in kept.items() if names),
                 *(f"`{name}` is left out: {why}" for name, why in dropped.items()),
             ],
         }
@@ -275,21 +279,17 @@ class Tabular(Data):
         names = source.header
         if self.target is None:
             raise UsageError(
-                f"`data.target` is not set: name the column to predict; `{source.name}` has: {_listed(names)}"
+                f"`data.target` is not set: name the column to predict; `{source.name}` has: {listed(names)}"
             )
         if self.target not in names:
-            near = did_you_mean(self.target, names) or f"; it has: {_listed(names)}"
+            near = did_you_mean(self.target, names) or f"; it has: {listed(names)}"
             raise DataError(f"no column `{self.target}` in `{source.name}`{near}")
 
     def _source(self, path: Path) -> Source:
-        return Source(path, self.delimiter, self.encoding, self.missing_values)
+        return Source(path, self.delimiter, self.encoding, self.missing_values, self.numbers)
 
     def _no_features(self) -> dict[str, str]:
         skip = {self._target_name: "the target"}
         if self.plan.column is not None and self.plan.kind in ("group", "hash", "column"):
             skip.setdefault(self.plan.column, "used by data.split")
         return skip
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

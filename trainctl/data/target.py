@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainctl.data.columns import Where, as_text, to_numbers
+from trainctl.data.number_text import check_plain
 from trainctl.errors import DataError, UsageError
 
 MAX_INTEGER_CLASSES = 20  # more different whole numbers than this are a number to regress
@@ -25,6 +26,8 @@ def target_kind(series: pl.Series, declared: str) -> Literal["class", "number"]:
     if present.dtype == pl.String:
         found = to_numbers(present)
         if found.null_count() >= 0.1 * len(present):
+            counted = present.value_counts()
+            check_plain(counted[series.name], counted["count"], f"target `{series.name}`", "`data.target_kind=class`")
             return "class"
         integers = not present.str.contains("[.eE]").any()
         present = found.drop_nulls()  # a mistake among numbers is reported when they are read
