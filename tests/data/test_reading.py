@@ -39,7 +39,7 @@ def test_a_csv_is_read_with_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("x.csv.gz", gzip.compress(TEXT.encode())),
+        ("x.csv.gz", gzip.compress(TEXT.encode(), mtime=0)),
         ("x.tsv", TEXT.replace(",", "\t").encode()),
         ("x.tsv.gz", gzip.compress(TEXT.replace(",", "\t").encode())),
         ("x.csv", TEXT.replace(",", ";").encode()),
@@ -134,7 +134,7 @@ def test_only_a_header(tmp_path: Path) -> None:
     assert sentence(path) == f"`{path}` has no data rows; it must hold at least one row below its header"
 
 
-@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n \n", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n \n", gzip.compress(b"", mtime=0)])
 def test_empty_or_a_mark_only(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path, content)
     assert sentence(path) == f"`{path}` is empty; it must hold a header and at least one row"
@@ -171,7 +171,7 @@ def test_a_spreadsheet(tmp_path: Path) -> None:
 
 
 def test_a_damaged_gzip(tmp_path: Path) -> None:
-    path = write(tmp_path, gzip.compress(TEXT.encode() * 1000)[:-30], "x.csv.gz")
+    path = write(tmp_path, gzip.compress(TEXT.encode() * 1000, mtime=0)[:-30], "x.csv.gz")
     assert sentence(path) == f"cannot read `{path}`: the gzip file is damaged or cut off; copy it again"
 
 
