@@ -112,7 +112,9 @@ def task(config: Config, spec: DataSpec | None, data: Any = None, fit: bool = Fa
     if "training" in wanted and fit:
         available["training"] = training(config)
         available["class_counts"] = _class_counts(data, spec)
-    made: object = component(config["task"], **available)
+    with torch.random.fork_rng(devices=[]):  # a foreign module makes its net itself
+        torch.manual_seed(config.get("seed", 0))
+        made: object = component(config["task"], **available)
     if not isinstance(made, pl.LightningModule):
         raise UsageError(f"`task._target_` must be a LightningModule, got {type(made).__name__}")
     if isinstance(made, Task) and fit:
@@ -145,12 +147,18 @@ def training(config: Config) -> Training:
     scheduler = config.get("scheduler") or {}
     return Training(
         optimizer=partial(optimizer, config["optimizer"]),
-        scheduler=component(scheduler) if scheduler.get("_target_") else None,
+        scheduler=_schedule(scheduler) if scheduler.get("_target_") else None,
         gradient_clip_val=trainer_config.get("gradient_clip_val"),
         accumulate_grad_batches=trainer_config.get("accumulate_grad_batches", 1),
         ema=config.get("ema"),
         seed=config.get("seed", 0),
     )
+
+
+def _schedule(node: Config) -> Callable[..., Any]:
+    """A factory of schedulers that is told the run's length only where its signature asks for it."""
+    make, wanted = component(node), _parameters(node["_target_"])
+    return lambda optimizer, **length: make(optimizer, **{k: v for k, v in length.items() if k in wanted})
 
 
 def optimizer(node: Config, net: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:

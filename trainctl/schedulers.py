@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from trainctl.errors import UsageError
 
@@ -29,9 +29,11 @@ class Schedule:
 
 
 def as_schedule(scheduler: Schedule | LRScheduler) -> Schedule:
-    """What a foreign factory returned, as a Schedule: a bare torch scheduler steps once an epoch."""
+    """What a foreign factory returned, as a Schedule: a bare torch scheduler steps once an epoch, a cycle each step."""
     if isinstance(scheduler, Schedule):
         return scheduler
+    if isinstance(scheduler, OneCycleLR | CyclicLR):
+        return Schedule(scheduler, "step")
     return Schedule(scheduler, "epoch", metric=isinstance(scheduler, ReduceLROnPlateau))
 
 

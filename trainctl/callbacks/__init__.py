@@ -3,7 +3,8 @@
 from trainctl.callbacks.checkpoint import Checkpoint
 from trainctl.callbacks.early_stopping import EarlyStopping
 from trainctl.callbacks.record import Record
+from trainctl.callbacks.seeds import Seeds
 from trainctl.callbacks.show import Show
 from trainctl.callbacks.signals import Signals
 
-__all__ = ["Checkpoint", "EarlyStopping", "Record", "Show", "Signals"]
+__all__ = ["Checkpoint", "EarlyStopping", "Record", "Seeds", "Show", "Signals"]

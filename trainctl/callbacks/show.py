@@ -30,7 +30,7 @@ class Show(pl.Callback):
 
     def epoch_line(self, row: Row) -> None:
         """`epoch 3/10  train/loss 0.41  val/loss 0.39  val/accuracy 0.86  0.1 s`, at most 200 bytes."""
-        names = [k for k in row if "/" in k]
+        names = [k for k in row if k not in ("epoch", "step", "seconds", "lr")]
         figures = "  ".join(f"{k} {_short(row[k])}" for k in names)
         total = f"/{self.max_epochs}" if self.max_epochs and self.max_epochs > 0 else ""
         line = f"epoch {row['epoch']}{total}  {figures}"[:180] + f"  {row['seconds']:.2g} s"

@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from trainctl import build, lr_range, metrics, threads
-from trainctl.callbacks import Checkpoint, Record, Show, Signals
+from trainctl.callbacks import Checkpoint, Record, Seeds, Show, Signals
 from trainctl.callbacks.record import into
 from trainctl.callbacks.time_limit import TimeLimit, TimeUp
 from trainctl.data.base import Data
@@ -47,7 +47,7 @@ def train(job: Job) -> Outcome:
     task = build.task(config, spec, data, fit=True)
     if job.source is not None and not job.resume:
         restore.start_from(task, job.source)
-    fitting = Fitting.make(job, task)
+    fitting = Fitting.make(job, task, data)
     job.clock("setup", started)
 
     fitting.fit(job, task, data)
@@ -66,7 +66,7 @@ class Fitting:
     monitor: str
 
     @classmethod
-    def make(cls, job: Job, task: pl.LightningModule) -> Fitting:
+    def make(cls, job: Job, task: pl.LightningModule, data: Any) -> Fitting:
         """Trainer, callbacks and loggers of the run's config."""
         run, config = job.run, job.run.config
         monitor, mode = monitored(config, task)
@@ -78,6 +78,7 @@ class Fitting:
         checkpoint = Checkpoint(CheckpointStore(run.path), monitor, mode)
         limit = build.seconds(config["trainer"].get("max_time"))
         callbacks = [signals, record, show, *([TimeLimit(limit)] if limit else [])]
+        callbacks += [] if isinstance(task, Task) and isinstance(data, Data) else [Seeds(config["seed"])]
         callbacks += [*build.callbacks(config, monitor, mode), checkpoint]
         trainer = build.trainer(config, run.path, callbacks, loggers)
         return cls(trainer, signals, checkpoint, record, monitor)
@@ -208,7 +209,7 @@ def collect(fitting: Fitting, rows: list[dict[str, Any]], result: metrics.Report
     """The best epoch's train and val figures, and those of test."""
     best = _best_epoch(fitting)
     row = next((r for r in rows if r.get("epoch") == best), rows[-1] if rows else {})
-    figures = {k: v for k, v in row.items() if k.startswith(("train/", "val/"))}
+    figures = {k: v for k, v in row.items() if k not in ("epoch", "step", "seconds", "lr") and not k.startswith("test")}
     logged: dict[str, float | None] = {
         k: float(v) for k, v in fitting.trainer.callback_metrics.items() if k.startswith("test")
     }
