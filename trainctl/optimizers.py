@@ -32,7 +32,8 @@ def parameter_groups(net: nn.Module, weight_decay: float = 0.0) -> list[dict[str
     rest: list[nn.Parameter] = []
     for parameter in net.parameters():
         if parameter.requires_grad:
-            (rest if parameter.ndim < 2 or parameter in exempt else weights).append(parameter)
+            ndim = getattr(parameter, "whole_ndim", parameter.ndim)  # a shard of it is a vector
+            (rest if ndim < 2 or parameter in exempt else weights).append(parameter)
     groups = [
         {"params": weights, "weight_decay": weight_decay, "name": "weights"},
         {"params": rest, "weight_decay": 0.0, "name": "rest"},

@@ -20,7 +20,8 @@ from trainctl.data.spec import DataSpec
 from trainctl.errors import DivergedError, UsageError
 from trainctl.schedulers import as_schedule
 from trainctl.tasks.ema import WeightAverage
-from trainctl.tasks.gather import gather_rows
+from trainctl.tasks.gather import gather_rows, rows_unpadded
+from trainctl.tasks.sharding import clip_gradients
 from trainctl.tasks.training import Augment, Batch, Progress, Training, is_single, num_batches
 
 
@@ -196,12 +197,11 @@ class Task(pl.LightningModule):
         raise DivergedError(f"loss is {value} at epoch {progress.epoch + 1} step {progress.batch + 1} (lr {lr:g})")
 
     def _apply_gradients(self) -> None:
-        clip = self._options.gradient_clip_val
-        if clip is not None:
+        if self._options.gradient_clip_val is not None:
             scaler = getattr(self.trainer.precision_plugin, "scaler", None)
             if scaler is not None:
                 scaler.unscale_(getattr(self._optimizer, "optimizer", self._optimizer))
-            nn.utils.clip_grad_norm_(self._clipped, clip)
+            clip_gradients(self.net, self._clipped, self._options.gradient_clip_val)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.progress.step += 1
@@ -253,7 +253,8 @@ class Task(pl.LightningModule):
 
     def _collect(self, stage: str, batch: Batch) -> None:
         x, y = batch
-        output = self(x) if len(x) else torch.zeros((0, self.spec.num_outputs), device=self.device)
+        # ranks may have to meet in the forward pass, so one without rows makes a pass all the same
+        output = self(x) if len(x) else self(x.new_zeros((1, *x.shape[1:])))[:0]
         self.collected.setdefault(stage, []).append((output.float(), y))
 
     def on_validation_epoch_end(self) -> None:
@@ -268,14 +269,13 @@ class Task(pl.LightningModule):
 
     def _finish(self, stage: str) -> None:
         parts = self.collected.pop(stage, [])
-        output = gather_rows(torch.cat([p[0] for p in parts]))
-        y = gather_rows(torch.cat([p[1] for p in parts]))
+        rows = rows_unpadded(self.trainer)
+        output, y = (gather_rows(torch.cat([p[i] for p in parts]))[:rows] for i in (0, 1))
         predicted = self.predict_outputs(output)
         values = {"loss": self.loss(output, y).item()} | self.measure(predicted, y)
         if self.trainer.state.fn != "fit":
             self.outputs[stage] = (predicted.cpu(), y.cpu())
-        nan = float("nan")
-        figures = {f"{stage}/{name}": nan if value is None else value for name, value in values.items()}
+        figures = {f"{stage}/{name}": math.nan if value is None else value for name, value in values.items()}
         self.log_dict(figures, logger=False)
 
     # Checkpoints hold built-ins and tensors only

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils.data import DistributedSampler
 
 
 def ranks() -> int:
@@ -43,3 +46,10 @@ def gather_rows(mine: Tensor) -> Tensor:
     for rank, (part, size) in enumerate(zip(parts, sizes, strict=True)):
         whole[rank::world_size] = part[:size]
     return whole
+
+
+def rows_unpadded(trainer: Any) -> int | None:
+    """Rows of the evaluated set when Lightning gave a foreign loader its sampler, which repeats some; else None."""
+    loader = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    sampler = getattr(loader, "sampler", None)
+    return len(sampler.dataset) if isinstance(sampler, DistributedSampler) else None  # type: ignore[arg-type]

@@ -83,9 +83,17 @@ def weights_of(task: nn.Module) -> nn.Module:
     return net if isinstance(net, nn.Module) else task
 
 
-def save_weights(task: nn.Module, path: Path) -> None:
-    """Write the weights that will be evaluated and shipped; tied tensors are stored once each."""
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in weights_of(task).state_dict().items()}
+def save_weights(task: nn.Module, path: Path, run: Run | None = None) -> None:
+    """Write the weights that will be evaluated and shipped; tied tensors are stored once each.
+
+    `run`: take them from its best checkpoint, since of a sharded net no rank has the whole.
+    """
+    if run is None:
+        whole = weights_of(task).state_dict()
+    else:
+        saved = read_checkpoint(checkpoints.find(run.path, best_of(run)).path)["state_dict"]
+        whole = {k.removeprefix("net."): v for k, v in saved.items() if k.startswith("net.")}
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in whole.items()}
     files.write_atomic(path, save(state))
 
 
@@ -94,8 +102,7 @@ def load_best(task: nn.Module, run: Run, average: Any = None) -> str:
 
     Falls back to `last` when no epoch was finished.
     """
-    name = "best" if "best" in checkpoints.names(run.path) else None
-    found = checkpoints.find(run.path, name)
+    found = checkpoints.find(run.path, best_of(run))
     content = read_checkpoint(found.path)
     task.load_state_dict(content["state_dict"])
     if average is not None and "average" in content:
@@ -103,6 +110,11 @@ def load_best(task: nn.Module, run: Run, average: Any = None) -> str:
         average.load_state_dict(content["average"])
         average.swap_in()
     return found.name
+
+
+def best_of(run: Run) -> str | None:
+    """`best`, or None (which finds `last`) when no epoch was finished."""
+    return "best" if "best" in checkpoints.names(run.path) else None
 
 
 def start_from(task: nn.Module, source: Run) -> None:

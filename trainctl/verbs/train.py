@@ -24,6 +24,7 @@ from trainctl.run import checkpoints, failures
 from trainctl.run.run import Run
 from trainctl.tasks.base import Task
 from trainctl.tasks.gather import chosen_by_first, ranks
+from trainctl.tasks.sharding import Sharded
 from trainctl.verbs import findings, inference, restore
 from trainctl.verbs.job import CheckpointStore, Job, Outcome
 from trainctl.verbs.source_data import check_unchanged, prepare
@@ -178,7 +179,8 @@ def describe_best(fitting: Fitting, name: str) -> str:
 def keep(job: Job, fitting: Fitting, task: pl.LightningModule, result: metrics.Report | None) -> Outcome:
     """Write the weights and what the report draws; the figures go to whoever finishes the run."""
     run = job.run
-    restore.save_weights(task, run.path / restore.WEIGHTS)
+    in_shards = isinstance(fitting.trainer.strategy, Sharded)
+    restore.save_weights(task, run.path / restore.WEIGHTS, run if in_shards else None)
     warnings = list(run.record.get("warnings", []))
     intervals = {}
     if result is not None:
