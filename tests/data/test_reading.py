@@ -41,7 +41,7 @@ def test_a_csv_is_read_with_types(tmp_path: Path) -> None:
     [
         ("x.csv.gz", gzip.compress(TEXT.encode(), mtime=0)),
         ("x.tsv", TEXT.replace(",", "\t").encode()),
-        ("x.tsv.gz", gzip.compress(TEXT.replace(",", "\t").encode())),
+        ("x.tsv.gz", gzip.compress(TEXT.replace(",", "\t").encode(), mtime=0)),
         ("x.csv", TEXT.replace(",", ";").encode()),
         ("x.txt", TEXT.replace(",", "|").encode()),
         ("x.csv", TEXT.replace("\n", "\r\n").encode()),

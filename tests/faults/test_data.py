@@ -79,7 +79,7 @@ REFUSED = {
     ),
     "a spreadsheet": (b"PK\x03\x04aaaa", "`x.csv` is a zip or spreadsheet file; save it as CSV or Parquet"),
     "a cut gzip file": (
-        gzip.compress(GOOD.encode())[:-20],
+        gzip.compress(GOOD.encode(), mtime=0)[:-20],
         "cannot read `x.csv`: the gzip file is damaged or cut off; copy it again",
     ),
 }
