@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -193,6 +195,19 @@ def test_a_strict_umask_is_kept(shell):
     assert shell("evaluate", "latest", umask=0o077).code == 0
     modes = {path: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in shell.run().rglob("*")}
     assert {str(path): mode for path, mode in modes.items() if mode} == {}
+
+
+def test_the_command_to_resume_with_can_be_typed_as_it_stands(shell):
+    started = shell.start(*shell.quick, "trainer.max_epochs=100000", "callbacks=none", "--runs-dir", "my runs'")
+    started.wait_for("epoch 2/")
+    started.send(signal.SIGTERM)
+    done = started.wait()
+    assert done.code == 143
+    command = re.search(r"resume with `(trainctl train --resume .*)`$", done.err.splitlines()[-1])
+    assert command is not None
+    typed = shlex.split(command[1])
+    assert typed[:3] == ["trainctl", "train", "--resume"]
+    assert shell.error(2, *typed[1:], "trainer.max_epochs=1").startswith("the run has done ")
 
 
 def test_few_open_files_are_enough(shell):

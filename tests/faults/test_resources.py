@@ -110,6 +110,20 @@ def test_row_55_a_killed_worker_of_a_loader(shell):
     )
 
 
+def test_a_file_of_someone_elses_that_may_not_be_read(shell):
+    (shell.folder / "their.py").write_text(
+        "import pytorch_lightning as pl\n"
+        "class Data(pl.LightningDataModule):\n"
+        "    def setup(self, stage): open('secret.txt')\n",
+        encoding="utf-8",
+    )
+    (shell.folder / "conf" / "data").mkdir(parents=True)
+    (shell.folder / "conf" / "data" / "theirs.yaml").write_text("_target_: their.Data\n", encoding="utf-8")
+    (shell.folder / "secret.txt").touch(mode=0)
+    said = shell.error(5, "train", "data=theirs", "trainer.max_epochs=1", bound_by_modes=True)
+    assert said == "cannot open `secret.txt`: permission denied"
+
+
 def test_row_56_a_loss_that_is_nan_in_the_first_epoch(shell):
     sentence = shell.error(6, *shell.quick, "optimizer=sgd", "optimizer.lr=1e30")
     assert re.fullmatch(r"loss is nan at epoch 1 step \d+ \(lr 1e\+30\); there is no finite checkpoint yet", sentence)

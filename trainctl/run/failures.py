@@ -122,7 +122,10 @@ def explain(error: BaseException, run: Run) -> TrainctlError | None:
         return UsageError(str(error).split(". ")[0].strip())
     system = os_error(error)
     if system is not None and system.errno in (1, 12, 13, 27, 28, 30, 122):
-        return files.explain(system, Path(system.filename) if isinstance(system.filename, str) else run.path)
+        name = system.filename if isinstance(system.filename, str) else None
+        if name is None or system.errno not in (1, 13) or run.path.resolve() in Path(name).resolve().parents:
+            return files.explain(system, Path(name) if name else run.path)
+        return ResourceError(f"cannot open `{files.shown(name)}`: {(system.strerror or str(system)).lower()}")
     if files.is_gone(run.path):
         return RunError(f"run dir `{files.shown(run.path)}` vanished; stopping")
     return None
