@@ -45,7 +45,7 @@ def find(task: Task, loader: Any, make_optimizer: Any, seed: int) -> LrRange:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        loss = trial.loss(trial(x), y)
+        loss = trial.to(x.device).loss(trial(x), y)  # the data may be on the GPU before the task is
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         average = SMOOTHING * average + (1 - SMOOTHING) * loss.item()
@@ -71,6 +71,6 @@ def _batches(loader: Any) -> Any:
 
 def _steepest(rates: list[float], losses: list[float]) -> float:
     slopes = [b - a for a, b in zip(losses[5:-1], losses[6:], strict=True)]
-    if not slopes or min(slopes) >= 0:
+    if not slopes or min(slopes) > -1e-6 * abs(losses[0]):  # less is rounding
         raise UsageError("`optimizer.lr=auto` found no rate at which the loss falls; set `optimizer.lr` to a number")
     return rates[5 + slopes.index(min(slopes))]

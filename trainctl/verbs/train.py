@@ -252,7 +252,7 @@ def set_threads(job: Job, config: dict[str, Any], task: pl.LightningModule, data
     recorded = job.run.record.get("threads")
     if job.resume and isinstance(recorded, int) and wanted == "auto":
         count = recorded
-    elif wanted == "auto" and isinstance(task, Task) and isinstance(data, Data):
+    elif wanted == "auto" and isinstance(task, Task) and isinstance(data, Data) and strategy.root_device.type == "cpu":
         split = data.split("train")
         size = data.batch_size
         assert split.y is not None
