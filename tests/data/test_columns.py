@@ -95,7 +95,7 @@ def test_free_text_is_refused_with_a_hint() -> None:
         kinds({"review text": review, "n": VARIED})
     assert str(caught.value) == (
         "column `review text` holds free text (11 words a value), which a table cannot use; set "
-        "`data.columns={'review text': drop}` to leave it out, or `categorical` to take each text as a category"
+        "`'data.columns={review text: drop}'` to leave it out, or `categorical` to take each text as a category"
     )
     assert kinds({"review text": review, "n": VARIED}, {"review text": "drop"})["n"].kind == "numeric"
 
@@ -105,7 +105,7 @@ def test_nothing_left_to_learn_from() -> None:
         kinds({"a": [1, 1], "b": ["x", "x"]})
     assert str(caught.value) == (
         "no column is left to learn from: `a` (constant: always 1), `b` (constant: always 'x'); keep one, such as "
-        "`data.columns={a: numeric}`"
+        "`data.columns.a=numeric`"
     )
 
 
@@ -117,7 +117,7 @@ def test_text_in_a_mostly_numeric_column_names_line_and_value() -> None:
         typed(pl.DataFrame({"x2": values}), [column], where)
     assert str(caught.value) == (
         "column `x2`, line 60: 'n/a' is not a number; correct it, add it to `data.missing_values`, or set "
-        "`data.columns={x2: categorical}`"
+        "`data.columns.x2=categorical`"
     )
 
 
@@ -134,7 +134,7 @@ def test_values_that_do_not_fit_a_kind(column: Column, problem: str) -> None:
         typed(pl.DataFrame({"x": [good, None, "perhaps"]}), [column], where)
     assert str(caught.value) == (
         f"column `x`, line 4: 'perhaps' {problem}; correct it, add it to `data.missing_values`, or set "
-        "`data.columns={x: categorical}`"
+        "`data.columns.x=categorical`"
     )
 
 

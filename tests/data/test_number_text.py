@@ -69,7 +69,7 @@ def test_a_column_of_such_numbers_is_refused_with_the_way_to_read_it(
     with pytest.raises(DataError) as caught:
         Tabular(str(table(tmp_path / "x.csv", [*texts])), "y").setup()
     assert str(caught.value) == (
-        f"column `price` holds numbers written as '{example}'; set {setting}, or `data.columns={{price: categorical}}`"
+        f"column `price` holds numbers written as '{example}'; set {setting}, or `data.columns.price=categorical`"
     )
 
 

@@ -123,7 +123,7 @@ def test_row_26_text_in_a_numeric_column(tmp_path: Path) -> None:
     path = write(tmp_path, "x1,x2,y\n" + "\n".join(lines) + "\n")
     assert sentence(DataError, path, "y") == (
         "column `x2`, line 88: 'n/a' is not a number; correct it, add it to `data.missing_values`, or set "
-        "`data.columns={x2: categorical}`"
+        "`data.columns.x2=categorical`"
     )
     for options in ({"missing_values": ["", "n/a"]}, {"columns": {"x2": "categorical"}}):
         Tabular(path, "y", **options).setup()

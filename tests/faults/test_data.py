@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -60,7 +62,7 @@ REFUSED = {
     "26 text among numbers": (
         GOOD.replace("\n3.0,4.25", "\n3.0,n/a"),
         "column `b`, line 4: 'n/a' is not a number; correct it, add it to `data.missing_values`, or set "
-        "`data.columns={b: categorical}`",
+        "`data.columns.b=categorical`",
     ),
     "30 a class of one row": (
         rows(label=lambda i: "yes" if i else "no"),
@@ -70,11 +72,11 @@ REFUSED = {
     "only ids": (
         rows(a=lambda i: i, b=lambda i: "same"),
         "no column is left to learn from: `a` (an id: every row has its own number), `b` (constant: always 'same'), "
-        "`label` (the target); keep one, such as `data.columns={a: numeric}`",
+        "`label` (the target); keep one, such as `data.columns.a=numeric`",
     ),
     "free text": (
         rows(a=lambda i: f"this is a free text number {i} ok"),
-        "column `a` holds free text (8 words a value), which a table cannot use; set `data.columns={a: drop}` to leave "
+        "column `a` holds free text (8 words a value), which a table cannot use; set `data.columns.a=drop` to leave "
         "it out, or `categorical` to take each text as a category",
     ),
     "a spreadsheet": (b"PK\x03\x04aaaa", "`x.csv` is a zip or spreadsheet file; save it as CSV or Parquet"),
@@ -90,6 +92,29 @@ def test_files_that_cannot_be_used(shell, case):
     content, sentence = REFUSED[case]
     (shell.folder / "x.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     assert shell.refused(3, *WORDS) == sentence
+
+
+@pytest.mark.parametrize("name", ["b", "b c", "2b", "a=b", "a.b", "{b}", "income (EUR)", "50%", "a-b"])
+def test_advice_can_be_typed_as_it_stands(shell, name):
+    text = rows(b=lambda i: f"this is a free text number {i} ok").replace("a,b", f"a,{name}", 1)
+    (shell.folder / "x.csv").write_text(text, encoding="utf-8")
+    advice = re.search(r"set `(.*?)` to leave it out", shell.refused(3, *WORDS))
+    assert advice is not None
+    done = shell(*WORDS, *shlex.split(advice[1]))
+    assert done.code == 0, done.err
+    assert f"data: `{name}` is left out: set by data.columns\n" in done.err
+
+
+def test_a_name_that_no_override_can_hold_is_set_in_a_file(shell):
+    text = rows(b=lambda i: f"this is a free text number {i} ok").replace("a,b", "a,größe", 1)
+    (shell.folder / "x.csv").write_text(text, encoding="utf-8")
+    advice = "set `data.columns: {'größe': drop}` in a config file to leave it out"
+    assert advice in shell.refused(3, *WORDS)
+    (shell.folder / "conf" / "experiment").mkdir(parents=True)
+    file = "# @package _global_\ndata:\n  columns: {'größe': drop}\n"
+    (shell.folder / "conf" / "experiment" / "mine.yaml").write_text(file, encoding="utf-8")
+    done = shell(*WORDS, "experiment=mine")
+    assert done.code == 0, done.err
 
 
 OPTIONS = {

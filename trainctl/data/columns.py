@@ -70,8 +70,8 @@ def infer(
             found.append(_inferred(series, max_categories))
     if not any(column.kind != "drop" for column in found):
         dropped = ", ".join(f"`{c.name}` ({c.why})" for c in found)
-        keep = [_key(c.name) for c in found if c.name not in skip][:1]
-        advice = "".join(f"; keep one, such as `data.columns={{{name}: numeric}}`" for name in keep)
+        keep = [c.name for c in found if c.name not in skip][:1]
+        advice = "".join(f"; keep one, such as {_setting(name, 'numeric')}" for name in keep)
         raise DataError(f"no column is left to learn from: {dropped}{advice}")
     return found
 
@@ -224,7 +224,7 @@ def _text_column(series: pl.Series, present: int, max_categories: int) -> Column
         return Column(name, "drop", _always(text[0], present < len(series)))
     if int(counts.filter(to_numbers(text).is_not_null()).sum()) >= MOSTLY_NUMBERS * present:
         return Column(name, "numeric", "numbers")
-    check_plain(text, counts, f"column `{name}`", f"`data.columns={{{_key(name)}: categorical}}`")
+    check_plain(text, counts, f"column `{name}`", _setting(name, "categorical"))
     if distinct == 2 and {BOOLEANS.get(value) for value in text.str.to_lowercase()} == {0.0, 1.0}:
         return Column(name, "boolean", " and ".join(sorted(text)))
     parsed = parse_datetime(text)
@@ -234,7 +234,7 @@ def _text_column(series: pl.Series, present: int, max_categories: int) -> Column
     if words >= TEXT_WORDS and distinct > 0.5 * present and distinct > 20:
         raise DataError(
             f"column `{name}` holds free text ({words:.0f} words a value), which a table cannot use; set "
-            f"`data.columns={{{_key(name)}: drop}}` to leave it out, or `categorical` to take each text as a category"
+            f"{_setting(name, 'drop')} to leave it out, or `categorical` to take each text as a category"
         )
     if present > 20 and (distinct == present or (distinct > max_categories and distinct > 0.9 * present)):
         return Column(name, "drop", f"an id: {distinct} different texts in {present} rows")
@@ -248,8 +248,14 @@ def _always(value: object, missing: bool) -> str:
     return f"constant: always {value!r}{' or missing' if missing else ''}"
 
 
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"\w+", name) else f"'{name}'"
+def _setting(name: str, kind: str) -> str:
+    """What sets a column's kind: an override as a shell takes it, or for names that no override can hold, a file."""
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        return f"`data.columns.{name}={kind}`"
+    if re.fullmatch(r"[\w /\-+.%*@?|()\[\]{}:=,]+", name, re.ASCII):
+        escaped = re.sub(r"([()\[\]{}:=,])", r"\\\1", name)
+        return f"`'data.columns={{{escaped}: {kind}}}'`"
+    return f"`data.columns: {{{name!r}: {kind}}}` in a config file"
 
 
 # -- conversion ---------------------------------------------------------------------------------------------------
@@ -292,5 +298,5 @@ def _refuse(text: pl.Series, values: pl.Series, where: Where, problem: str, inst
         row = int(lost.arg_true()[0])
         raise DataError(
             f"column `{text.name}`, {where(row)}: '{text[row]}' {problem}; correct it, add it to "
-            f"`data.missing_values`, or set `data.columns={{{_key(text.name)}: {instead}}}`"
+            f"`data.missing_values`, or set {_setting(text.name, instead)}"
         )
