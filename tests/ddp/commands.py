@@ -14,7 +14,7 @@ from typing import Any
 WORK = [
     "train", "data=synthetic", "data.rows=1501", "data.batch_size=16", "trainer=ddp_sim", "trainer.max_epochs=12",
     "model.dropout=0.2", "ema=0.99", "scheduler=cosine", "trainer.accumulate_grad_batches=2",
-    "task.label_smoothing=0.1", "trainer.gradient_clip_val=1.0",
+    "task.label_smoothing=0.1", "trainer.gradient_clip_val=1.0", "trainer.threads=1",
 ]
 SMALL = ["data=synthetic", "data.rows=303", "trainer.max_epochs=2"]
 LONG = ["train", "data=synthetic", "data.rows=60000", "trainer=ddp_sim", "trainer.max_epochs=300", "callbacks=none"]

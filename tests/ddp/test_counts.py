@@ -54,7 +54,6 @@ def test_the_same_command_again_gives_the_same_bits_and_one_json_object(undistur
     one, other = only_run(undisturbed[0]), only_run(tmp_path)
     assert weights(one) == weights(other)
     assert rows(one) == rows(other)
-    assert record(one)["threads"] == record(other)["threads"] == 1  # two cores at most, two ranks
     assert done.json["status"] == "completed" and done.json["run"] == f"runs/train/{other.name}"
     assert done.json["timing"]["steps_per_s"] > 0
 

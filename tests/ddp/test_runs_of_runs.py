@@ -63,3 +63,40 @@ def test_slices_and_a_new_file_on_two_ranks(forked, tmp_path) -> None:
 def test_options_on_two_ranks(forked, tmp_path, words) -> None:
     done = forked.run("train", "trainer=ddp_sim", *words, cwd=tmp_path)
     assert done.code == 0, done.err
+
+
+FOREIGN = """
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+class Numbers(pl.LightningDataModule):
+    def setup(self, stage=None):
+        x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+        self.part = {}
+        for name, first, last in (("train", 0, 200), ("val", 200, 251), ("test", 251, 300)):
+            self.part[name] = TensorDataset(x[first:last], (x[first:last, 0] > 0).long())
+
+    def train_dataloader(self):
+        return DataLoader(self.part["train"], batch_size=20, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(self.part["val"], batch_size=7)
+
+    def test_dataloader(self):
+        return DataLoader(self.part["test"], batch_size=7)
+"""
+
+
+@pytest.mark.slow
+def test_rows_of_foreign_data_are_counted_once(forked, tmp_path) -> None:
+    (tmp_path / "numbers_of_mine.py").write_text(FOREIGN, encoding="utf-8")
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    (tmp_path / "conf" / "data" / "mine.yaml").write_text("_target_: numbers_of_mine.Numbers\n", encoding="utf-8")
+    trust = ["--trust", "numbers_of_mine"]
+    done = forked.run("train", "data=mine", "trainer=ddp_sim", "trainer.max_epochs=2", *trust, cwd=tmp_path)
+    assert done.code == 0, done.err
+    words = ["evaluate", "latest:train", "evaluate.bootstrap=0", "--json", *trust]
+    shared, alone = (forked.run(*words, *more, cwd=tmp_path) for more in (["trainer=ddp_sim"], []))
+    assert shared.json["metrics"] == pytest.approx(alone.json["metrics"], abs=1e-6)
+    assert len(pl.read_parquet(tmp_path / shared.json["run"] / "predictions.parquet")) == 49
