@@ -60,7 +60,7 @@ def interrupted_until_done(forked, folder: Path, signum: int, moments: random.Ra
         if done.code == 0:
             break
         assert done.code in (-signum, 128 + signum), done.err
-        if not (only_run(folder) / "checkpoints").exists():  # killed before the first epoch ended: begin again
+        if not list((only_run(folder) / "checkpoints").glob("*.ckpt")):  # killed before its first: begin again
             os.rename(folder / "runs", folder / f"gone-{attempt}")
             codes.clear()
     return codes
