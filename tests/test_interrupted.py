@@ -16,8 +16,8 @@ import pytest
 # everything that has state: dropout, a schedule by steps, accumulation, averaged weights, patience
 WORK = [
     "train", "data=synthetic", "data.rows=3000", "data.batch_size=32", "trainer.max_epochs=10", "model.dropout=0.2",
-    "ema=0.99", "scheduler=cosine", "trainer.accumulate_grad_batches=2", "trainer.threads=1", "task.label_smoothing=0.1",
-    "trainer.gradient_clip_val=1.0",
+    "ema=0.99", "scheduler=cosine", "trainer.accumulate_grad_batches=2", "trainer.threads=1",
+    "task.label_smoothing=0.1", "trainer.gradient_clip_val=1.0",
 ]
 
 
