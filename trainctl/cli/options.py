@@ -25,7 +25,7 @@ Overrides = Annotated[
     ),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A path, a run id, a unique prefix, latest or latest:VERB")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, none if it fails; the rest on stderr")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More on stderr")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show the Python traceback of an error")]
