@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,52 @@ class Lab:
 def lab(forked: Forked, tmp_path: Path) -> Lab:
     """Quick real trainings in a folder of the test's own."""
     return Lab(forked, tmp_path)
+
+
+@dataclass
+class Fitted:
+    """A task trained in this process: its data and trainer, and its weights by name before and after."""
+
+    task: Any
+    data: Any
+    trainer: Any
+    before: dict[str, Any]
+
+    @property
+    def after(self) -> dict[str, Any]:
+        """The weights now."""
+        return {name: p.detach().clone() for name, p in self.task.net.named_parameters()}
+
+
+@pytest.fixture
+def fit(tmp_path: Path) -> Callable[..., Fitted]:
+    """`fit("task.l1=0.1", callbacks=[...])` trains on synthetic data as `trainctl train` would, without a run."""
+    import torch
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    from trainctl import build, launch
+    from trainctl.config.compose import compose, plain
+    from trainctl.verbs.train import monitored
+
+    quick = ("data=synthetic", "data.rows=1000", "data.batch_size=32", "trainer.accelerator=cpu",
+             "trainer.max_epochs=1")
+
+    def run(*words: str, callbacks: Sequence[Any] = (), chunk: int = 4) -> Fitted:
+        config = plain(compose("train", [*quick, *words]))
+        data = build.data(config)
+        data.setup()
+        data.chunked, data.chunk = True, chunk
+        done = Fitted(build.task(config, data.spec, data, fit=True), data, None, {})
+        monitored(config, done.task)
+        done.before = done.after
+        with warnings.catch_warnings():
+            launch.quieten()
+            done.trainer = build.trainer(config, tmp_path, callbacks)
+            done.trainer.callbacks = [c for c in done.trainer.callbacks if not isinstance(c, ModelCheckpoint)]
+            try:
+                done.trainer.fit(done.task, datamodule=data)
+            finally:
+                torch.use_deterministic_algorithms(False)
+        return done
+
+    return run

@@ -173,3 +173,23 @@ def test_their_optimizer_scheduler_callback_and_logger(place):
     resumed = place.run("train", "--resume", name, "trainer.max_epochs=5", "--trust", "my_pkg")
     straight = place.run("train", *OURS, "optimizer=signed", "scheduler=exponential", "trainer.max_epochs=5")
     assert digest(resumed) == digest(straight)
+
+
+def test_their_module_on_our_data(place):
+    words = ("train", "task=theirs", "trainer.threads=1", "callbacks=none", "data=synthetic", "data.rows=600",
+             "data.numeric=4", "data.categorical=0", "data.batch_size=32")
+    run = place.run(*words, "trainer.max_epochs=3")
+    assert run.metrics["test_acc"] > 0.5 and run.record["data"]["splits"]["train"]["rows"] == 420
+    name = f"runs/train/{run.path.name}"
+    assert place.run("evaluate", name, "--trust", "my_pkg").metrics["test_acc"] == pytest.approx(
+        run.metrics["test_acc"])
+    place.run("train", "--resume", name, "trainer.max_epochs=5", "--trust", "my_pkg")
+    straight = place.run(*words, "trainer.max_epochs=5")
+    from trainctl.run.run import Run
+
+    assert rows(Run.open(run.path)) == rows(straight) and digest(run) == digest(straight)
+
+
+def test_the_seed_decides_their_weights_and_order(place):
+    one, same, other = (place.run("train", *THEIRS, "trainer.max_epochs=1", f"seed={seed}") for seed in (1, 1, 2))
+    assert digest(one) == digest(same) != digest(other)

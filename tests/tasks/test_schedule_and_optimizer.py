@@ -57,8 +57,8 @@ def test_one_cycle_goes_up_and_down(fit):
 
 @pytest.mark.parametrize(("monitor", "mode"), [("val/loss", "min"), ("val/accuracy", "max"), ("train/loss", "min")])
 def test_plateau_watches_the_monitor_in_its_direction(fit, monitor, mode):
-    words = ("scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5", "data.noise=1.0", f"train.monitor={monitor}")
-    found, rows = rates(fit, *words, "scheduler.min_delta=0.001", "optimizer.lr=0.05")
+    words = ("scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5", "scheduler.min_delta=0.001")
+    found, rows = rates(fit, *words, "data.noise=1.0", f"train.monitor={monitor}", "optimizer.lr=0.05")
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=0.05 / LR)
     twin = torch.optim.lr_scheduler.ReduceLROnPlateau(

@@ -58,7 +58,8 @@ class Show(pl.Callback):
             transient=True,
             auto_refresh=False,
         )
-        self._bar.start()
+        with contextlib.suppress(OSError, ValueError):
+            self._bar.start()
         epochs = self.max_epochs if self.max_epochs and self.max_epochs > 0 else None
         self._total = epochs * int(trainer.num_training_batches) if epochs else None
         self._task = self._bar.add_task("training", total=self._total, figures="")
@@ -96,9 +97,10 @@ class Show(pl.Callback):
         self._close()
 
     def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        bar, self._bar = self._bar, None
+        with contextlib.suppress(OSError, ValueError):
+            if bar is not None:
+                bar.stop()
 
 
 def _short(value: float | None) -> str:
