@@ -139,6 +139,15 @@ def freeze(net: nn.Module, patterns: Sequence[str]) -> None:
             names[name].requires_grad_(False)
     if names and not any(p.requires_grad for p in names.values()):
         raise UsageError("`freeze` leaves nothing to train; free at least one parameter")
+    for module in net.modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and own and not any(p.requires_grad for p in own):
+            module.register_forward_pre_hook(_keep_statistics)
+
+
+def _keep_statistics(norm: nn.Module, inputs: Any) -> None:
+    """A frozen batch norm neither uses nor learns the statistics of the batch."""
+    norm.eval()
 
 
 def training(config: Config) -> Training:

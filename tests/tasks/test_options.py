@@ -155,6 +155,15 @@ def test_frozen_parameters_stay(fit, pattern, frozen):
     assert {name for name, start in done.before.items() if torch.equal(start, done.after[name])} == frozen
 
 
+def test_a_frozen_batch_norm_keeps_its_statistics(fit):
+    words = ("model.norm=batch", "trainer.limit_batches=3")
+    norms = [name for name, m in fit(*words).task.net.named_modules() if isinstance(m, nn.BatchNorm1d)]
+    done = fit(*words, f"freeze=['{norms[0]}']")
+    kept, moved = (done.task.net.get_submodule(name) for name in norms[:2])
+    assert kept.running_mean.eq(0).all() and kept.running_var.eq(1).all() and kept.weight.eq(1).all()
+    assert not moved.running_mean.eq(0).all()
+
+
 def test_deterministic_algorithms_are_on_while_training(fit):
     seen = []
     watch = Watch(lambda module: seen.append(torch.are_deterministic_algorithms_enabled()))
