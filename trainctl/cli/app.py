@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 import typer
 
-from trainctl.cli import console
+from trainctl.cli import bash_completion, console
 from trainctl.errors import SIGNALS, Interrupted, TrainctlError, raise_interrupted
+
+bash_completion.install()
 
 EXIT_CODES = """Exit codes:
 
