@@ -66,6 +66,9 @@ SENTENCES = {
     ),
     "model=null": "`model=null` names no option; have: cnn, linear, lstm, mlp, resmlp, resnet, transformer",
     "~model": "the config has no `model`; choose one with `model=...`",
+    "~train": "the config has no `train`; leave out the override that removes it",
+    "train=null": "the config has no `train`; leave out the override that removes it",
+    "~trainer.devices": "the config has no `trainer.devices`; set it with `trainer.devices=...`",
     # 13: targets
     "model._target_=torch.nn.Liner": "`torch.nn.Liner` does not exist in torch.nn; did you mean `torch.nn.Linear`?",
     "model._target_=nope.Net": "`nope.Net` cannot be found: there is no module `nope`; is it installed?",

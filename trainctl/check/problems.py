@@ -77,8 +77,13 @@ def _missing_sections(verb: str, config: Mapping[str, Any]) -> Iterator[str]:
             yield f"the config has no `{section}`; choose one with `{section}=...`"
         elif node.get("_target_") is None:
             yield f"`{section}` has no `_target_`; name the class to make, as in `{section}._target_=my_pkg.MyClass`"
-    if "trainer" not in config:
+    if not isinstance(config.get("trainer"), Mapping):
         yield "the config has no `trainer`; choose one with `trainer=...`"
+    if verb == "train" and not isinstance(config.get("train"), Mapping):
+        yield "the config has no `train`; leave out the override that removes it"
+    for name in ("accelerator", "devices", "strategy", "precision"):
+        if name not in (config.get("trainer") or {name: None}):
+            yield f"the config has no `trainer.{name}`; set it with `trainer.{name}=...`"
 
 
 def _unread_keys(verb: str, config: Mapping[str, Any]) -> Iterator[str]:
