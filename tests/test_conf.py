@@ -15,7 +15,10 @@ from trainctl.config.location import conf_dir
 
 CONF = conf_dir()
 OPTIONS = [f"{group}={name}" for group, names in options(config_dir=CONF).items() for name, _ in names]
-ON_A_GPU = ("trainer=gpu", "trainer=fsdp")
+ON_A_GPU = {
+    "trainer=gpu": "no GPU is visible for `trainer.accelerator=gpu`; use `trainer.accelerator=cpu` or `auto`",
+    "trainer=fsdp": "`trainer.strategy=fsdp` needs a GPU and none is visible; on the CPU use `trainer=ddp`",
+}
 RECIPES = ("experiment", "debug")
 
 
@@ -24,8 +27,7 @@ def test_an_option_composes_without_a_problem(word: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     config = compose("train", [word], CONF)
     resolved = plain(config)
-    gpu = ["no GPU is visible for `trainer.accelerator=gpu`; use `trainer.accelerator=cpu` or `auto`"]
-    assert check("train", resolved, CONF) == (gpu if word in ON_A_GPU else [])
+    assert check("train", resolved, CONF) == ([ON_A_GPU[word]] if word in ON_A_GPU else [])
     refuse_untrusted(resolved)
     assert saved.load(saved.dump(config)) == resolved
 
