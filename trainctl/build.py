@@ -210,7 +210,6 @@ def trainer(
         accelerator=options["accelerator"],
         devices=options["devices"],
         strategy=options["strategy"],
-        num_nodes=options.get("num_nodes", 1),
         precision=options["precision"],
         max_epochs=options.get("max_epochs"),
         deterministic=options.get("deterministic", False),

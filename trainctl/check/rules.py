@@ -159,7 +159,6 @@ RULES: dict[str, Rule] = {
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.devices": devices,
     "trainer.strategy": one_of("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"),
-    "trainer.num_nodes": whole(1),
     "trainer.precision": one_of(*PRECISIONS),
     "trainer.max_epochs": whole(1),
     "trainer.max_time": duration,
