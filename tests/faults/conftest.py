@@ -109,3 +109,10 @@ def spoiled(shell: Shell, trained: Path) -> Iterator[Shell]:
     """Commands in a folder that holds a copy of a finished run, to be spoiled by the test."""
     shutil.copytree(trained, shell.folder, dirs_exist_ok=True)
     yield shell
+
+
+@pytest.fixture
+def spoiled_here(here: Here, trained: Path) -> Here:
+    """As `spoiled`, in this process."""
+    shutil.copytree(trained, here.folder, dirs_exist_ok=True)
+    return here

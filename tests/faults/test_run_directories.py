@@ -149,32 +149,32 @@ def test_a_runs_dir_that_is_a_file(here):
 
 @pytest.mark.parametrize("path", ["../../../secret", "/etc/passwd", "preprocessing/../../x"])
 @pytest.mark.parametrize("verb", ["evaluate", "show", "predict"])
-def test_row_49_paths_that_lead_outside(spoiled, path, verb):
-    run = spoiled.run()
+def test_row_49_paths_that_lead_outside(spoiled_here, path, verb):
+    run = spoiled_here.run()
     words = (verb, "latest", "file.csv") if verb == "predict" else (verb, "latest")
-    (spoiled.folder / "file.csv").write_text("a\n", encoding="utf-8")
+    (spoiled_here.folder / "file.csv").write_text("a\n", encoding="utf-8")
     kept = (run / "run.json").read_bytes()
     edit(run / "run.json", lambda record: record["artifacts"].update(weights=path))
-    assert spoiled.refused(4, *words) == OUTSIDE.format(run.name)
+    assert spoiled_here.refused(4, *words) == OUTSIDE.format(run.name)
     (run / "run.json").write_bytes(kept)
     edit(run / "manifest.json", lambda manifest: manifest["files"].update({path: {"size": 1, "sha256": "0"}}))
-    assert spoiled.refused(4, *words) == OUTSIDE.format(run.name)
+    assert spoiled_here.refused(4, *words) == OUTSIDE.format(run.name)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "run.json", "config.yaml", "preprocessing", "checkpoints"])
-def test_row_49_links_that_lead_outside(spoiled, name):
-    run = spoiled.run()
-    os.rename(run / name, spoiled.folder / name)
-    os.symlink(spoiled.folder / name, run / name)
+def test_row_49_links_that_lead_outside(spoiled_here, name):
+    run = spoiled_here.run()
+    os.rename(run / name, spoiled_here.folder / name)
+    os.symlink(spoiled_here.folder / name, run / name)
     for words in (("evaluate", "latest"), ("train", "--resume", "latest", "trainer.max_epochs=5")):
-        assert spoiled.refused(4, *words) == OUTSIDE.format(run.name)
+        assert spoiled_here.refused(4, *words) == OUTSIDE.format(run.name)
 
 
-def test_row_49_a_link_in_the_checkpoints(spoiled):
-    run = spoiled.run()
-    os.rename(run / "checkpoints" / "last.ckpt", spoiled.folder / "last.ckpt")
-    os.symlink(spoiled.folder / "last.ckpt", run / "checkpoints" / "last.ckpt")
-    assert spoiled.refused(4, "train", "--resume", "latest", "trainer.max_epochs=5") == OUTSIDE.format(run.name)
+def test_row_49_a_link_in_the_checkpoints(spoiled_here):
+    run = spoiled_here.run()
+    os.rename(run / "checkpoints" / "last.ckpt", spoiled_here.folder / "last.ckpt")
+    os.symlink(spoiled_here.folder / "last.ckpt", run / "checkpoints" / "last.ckpt")
+    assert spoiled_here.refused(4, "train", "--resume", "latest", "trainer.max_epochs=5") == OUTSIDE.format(run.name)
 
 
 TARGETS = [
@@ -190,9 +190,9 @@ def name_in_config(run: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_a_strangers_config_may_not_name(spoiled, target):
-    name_in_config(spoiled.run(), target)
-    (spoiled.folder / "file.csv").write_text("a\n", encoding="utf-8")
+def test_what_a_strangers_config_may_not_name(spoiled_here, target):
+    name_in_config(spoiled_here.run(), target)
+    (spoiled_here.folder / "file.csv").write_text("a\n", encoding="utf-8")
     package = target.split(".")[0]
     for words in (
         ("evaluate", "latest"),
@@ -200,7 +200,7 @@ def test_what_a_strangers_config_may_not_name(spoiled, target):
         ("train", "--from", "latest"),
         ("train", "--resume", "latest", "trainer.max_epochs=5"),
     ):
-        assert spoiled.refused(4, *words) == (
+        assert spoiled_here.refused(4, *words) == (
             f"the run's config names `{target}` (`model._target_`), which is not on the list of trusted components; "
             f"pass `--trust {package}` if you trust that package and where the run comes from"
         )
@@ -214,19 +214,19 @@ def test_a_trusted_package_is_let_through(spoiled):
     assert spoiled("train", "--resume", "latest", "trainer.max_epochs=4", "--trust", "my_pkg").code == 0
 
 
-def test_a_config_with_code_in_it_is_not_read(spoiled):
-    run = spoiled.run()
-    mark = spoiled.folder / "executed"
+def test_a_config_with_code_in_it_is_not_read(spoiled_here):
+    run = spoiled_here.run()
+    mark = spoiled_here.folder / "executed"
     text = f"model: !!python/object/apply:os.mkdir ['{mark}']\n"
     (run / "config.yaml").write_text(text, encoding="utf-8")
-    assert spoiled.refused(4, "evaluate", "latest") == (
+    assert spoiled_here.refused(4, "evaluate", "latest") == (
         f"`runs/train/{run.name}/config.yaml` is damaged: it is not YAML of plain values"
     )
     assert not mark.exists()
 
 
-def test_records_that_are_damaged(spoiled):
-    run = spoiled.run()
+def test_records_that_are_damaged(spoiled_here):
+    run = spoiled_here.run()
     where = f"runs/train/{run.name}"
     for file, text, sentence in (
         ("config.yaml", "{}", "config.yaml of the run is damaged: it has no `data`"),
@@ -238,10 +238,10 @@ def test_records_that_are_damaged(spoiled):
         kept = (run / file).read_bytes()
         (run / file).write_text(text, encoding="utf-8")
         verb = "show" if file == "metrics.json" else "evaluate"
-        assert spoiled.refused(4, verb, "latest") == sentence
+        assert spoiled_here.refused(4, verb, "latest") == sentence
         (run / file).write_bytes(kept)
     (run / "run.json").unlink()
-    assert spoiled.refused(4, "evaluate", run) == f"`{where}` is not a run directory: it has no run.json"
+    assert spoiled_here.refused(4, "evaluate", run) == f"`{where}` is not a run directory: it has no run.json"
 
 
 def test_names_of_runs_that_do_not_exist(spoiled):

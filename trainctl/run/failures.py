@@ -100,6 +100,8 @@ def explained(error: BaseException, run: Run) -> BaseException:
     """The TrainctlError that says what happened, where there is one."""
     if isinstance(error, Interrupted):
         error = Stopped(error.signum)
+    if files.is_gone(run.path) and not isinstance(error, Stopped):
+        return RunError(f"run dir `{files.shown(run.path)}` vanished; stopping")
     if isinstance(error, Stopped):
         hint = f"; resume with `trainctl train --resume {shlex.quote(files.shown(run.path))}`"
         known = is_child(run) or not is_resumable(run) or hint in str(error)
@@ -126,8 +128,6 @@ def explain(error: BaseException, run: Run) -> TrainctlError | None:
         if name is None or system.errno not in (1, 13) or run.path.resolve() in Path(name).resolve().parents:
             return files.explain(system, Path(name) if name else run.path)
         return ResourceError(f"cannot open `{files.shown(name)}`: {(system.strerror or str(system)).lower()}")
-    if files.is_gone(run.path):
-        return RunError(f"run dir `{files.shown(run.path)}` vanished; stopping")
     return None
 
 
