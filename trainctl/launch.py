@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -34,6 +34,9 @@ from trainctl.errors import (
 from trainctl.run import checkpoints, directory, failures
 from trainctl.run.record import changed
 from trainctl.run.run import Run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 log = logging.getLogger("trainctl")
 
@@ -63,7 +66,7 @@ def start(verb: str, overrides: Sequence[str], options: Options, source: Run | N
     if given is not None:
         refuse_incomplete(given)
         check.refuse_untrusted(given, options.trust)
-    config = compose(verb, overrides, _path(options.config_dir), source=given)
+    config = composed(verb, overrides, options, given)
     checked(verb, plain(config), options)
     content = yaml.safe_load(saved.dump(config))
     with directory.claimed(Path(options.runs_dir), verb) as path:
@@ -143,10 +146,23 @@ def nothing_left(run: Run, config: dict[str, Any]) -> str | None:
 def checked(verb: str, config: dict[str, Any], options: Options) -> None:
     """All problems of a config in one UsageError, before anything is created."""
     problems = check.check(verb, config, _path(options.config_dir))
-    if len(problems) == 1:
-        raise UsageError(problems[0])
     if problems:
-        raise UsageError(f"{len(problems)} problems in the config: " + "; ".join(problems))
+        raise refusal(problems)
+
+
+def composed(verb: str, overrides: Sequence[str], options: Options, source: dict[str, Any] | None = None) -> DictConfig:
+    """The config that the overrides give; when one of them cannot be used, all problems in one UsageError."""
+    folder = _path(options.config_dir)
+    try:
+        return compose(verb, overrides, folder, source=source)
+    except UsageError as error:
+        raise refusal(check.check_words(verb, overrides, folder, source) or [str(error)]) from None
+
+
+def refusal(problems: Sequence[str]) -> UsageError:
+    """One sentence of all problems."""
+    count = f"{len(problems)} problems in the config: " if len(problems) > 1 else ""
+    return UsageError(count + "; ".join(problems))
 
 
 def carry_out(run: Run, options: Options, source: Run | None, resume: bool, started: float | None = None) -> Run:

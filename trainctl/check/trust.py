@@ -61,6 +61,12 @@ def refuse_untrusted(config: Mapping[str, Any], trust: Sequence[str] = ()) -> No
         )
 
 
+def untrusted_packages(config: Mapping[str, Any]) -> list[str]:
+    """The packages of others that a run's config needs `--trust` for."""
+    targets = [target for _, target in _targets(config) if isinstance(target, str) and target not in LISTED]
+    return sorted({target.split(".")[0] for target in targets} - {"trainctl"})
+
+
 def _is_listed(target: Any) -> bool:
     if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
         return False

@@ -10,6 +10,7 @@ import typer
 
 from trainctl.cli import console, render
 from trainctl.cli.app import app
+from trainctl.cli.following import next_commands
 from trainctl.cli.options import (
     RUNS,
     ConfigDir,
@@ -144,20 +145,6 @@ def with_weights(run: Run) -> Run:
         first = files.shown(children[0])
         raise RunError(f"`{files.shown(run.path)}` is made of {len(children)} runs; name one of them, e.g. `{first}`")
     return run
-
-
-def next_commands(run: Run) -> list[str]:
-    """What one would type next."""
-    name = render.quoted(run.path)
-    if run.verb != "train":
-        return [f"trainctl show {name}"]
-    if run.status in ("stopped", "crashed"):
-        return [f"trainctl train --resume {name}"]
-    if run.status != "completed":
-        return []
-    child = [render.quoted(path) for path in directory.child_paths(run.path)[:1]]
-    net = child[0] if child else name
-    return [f"trainctl evaluate {net}", f"trainctl predict {net} FILE -o predictions.csv"]
 
 
 @app.command()

@@ -22,9 +22,7 @@ BOOLEANS = {
     "1.0": 1.0, "0.0": 0.0,
 }  # fmt: skip
 DATE_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y%m%d")
-TIME_SUFFIXES = (
-    "", " %H:%M:%S%.f", "T%H:%M:%S%.f", "T%H:%M:%S%.fZ", " %H:%M", "T%H:%M", " %H:%M:%S%.f%z", "T%H:%M:%S%.f%z"
-)  # fmt: skip
+TIME_SUFFIXES = ("", *(gap + at for gap in " T" for at in ("%H:%M:%S%.f", "%H:%M", "%H:%M:%S%.fZ", "%H:%M:%S%.f%z")))
 DATE_PARTS = ("year", "month", "day", "weekday", "hour", "minute")
 MOSTLY_NUMBERS = 0.9  # a text column with this share of numbers is a numeric column with mistakes
 ID_NAME = re.compile(r"(^|[\W_])(id|uuid|guid|index)$", re.IGNORECASE)

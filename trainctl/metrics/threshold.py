@@ -8,6 +8,7 @@ from torch import Tensor
 from trainctl.errors import DataError, UsageError, did_you_mean
 
 OBJECTIVES = ("auto", "f1", "balanced_accuracy", "youden")
+NAMES = {"auto": "balanced accuracy", "balanced_accuracy": "balanced accuracy", "youden": "Youden's J"}
 
 
 def check(value: object, num_classes: int) -> str | float | None:

@@ -88,8 +88,8 @@ def evaluate(job: Job) -> Outcome:
         return _foreign(job, source, options, trainer, task, data)
     cut = threshold.check(options.threshold, len(task.spec.classes))
     if isinstance(cut, str):
-        cut = threshold.best(*_validation(trainer, task, source, job, data, options), cut)
-        log.info("threshold: %.4g, best %s on val", cut, options.threshold)
+        objective, cut = cut, threshold.best(*_validation(trainer, task, source, job, data, options), cut)
+        log.info("threshold: %.4g, the best of val by %s", cut, threshold.NAMES.get(objective, objective))
     if options.new_file is not None:
         measured = of_file(trainer, task, data, options.new_file, options.slices)
     else:

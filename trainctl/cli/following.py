@@ -1,0 +1,30 @@
+"""What one would type after a run."""
+
+from __future__ import annotations
+
+from trainctl.check import untrusted_packages
+from trainctl.cli import render
+from trainctl.run import directory
+from trainctl.run.run import Run
+
+
+def next_commands(run: Run) -> list[str]:
+    """Whole commands; a run with classes of others needs `--trust`, and only our data modules and tasks can predict."""
+    name = render.quoted(run.path)
+    if run.verb != "train":
+        return [f"trainctl show {name}"]
+    trust = "".join(f" --trust {package}" for package in untrusted_packages(run.config))
+    if run.status in ("stopped", "crashed"):
+        return [f"trainctl train --resume {name}{trust}"]
+    if run.status != "completed":
+        return []
+    child = [render.quoted(path) for path in directory.child_paths(run.path)[:1]]
+    net = child[0] if child else name
+    commands = [f"trainctl evaluate {net}{trust}"]
+    if all(_is_ours(run, section) for section in ("data", "task")):
+        commands.append(f"trainctl predict {net} FILE -o predictions.csv{trust}")
+    return commands
+
+
+def _is_ours(run: Run, section: str) -> bool:
+    return str((run.config.get(section) or {}).get("_target_", "")).startswith("trainctl.")
