@@ -102,9 +102,10 @@ class Preprocessing:
         sample = frame.select(list(dict.fromkeys(n.source for n in numbers)))[
             rows[:: max(1, len(rows) // STATISTIC_ROWS)]
         ]
-        for index, number in enumerate(numbers):
-            values = sample.select(number.expression).to_series()
-            fitted._fit_number(index, values, binary=_is_binary(columns, number))
+        boolean = {column.name for column in columns if column.kind == "boolean"}
+        for index, number in enumerate(numbers):  # a frame of one column each: polars looks at all that it is given
+            values = sample.get_column(number.source).to_frame().select(number.expression).to_series()
+            fitted._fit_number(index, values, binary=number.source in boolean)
         in_train = np.zeros(len(frame), dtype=bool)
         in_train[rows] = True
         holes = [(n.expression.is_null() & pl.lit(pl.Series(in_train))).any().alias(n.name) for n in numbers]
@@ -252,7 +253,3 @@ def _date_numbers(frame: pl.DataFrame, name: str) -> list[Number]:
     """The date parts that differ between rows; at least the year."""
     varying = [part for part in DATE_PARTS if frame.select(date_part(name, part).drop_nulls().n_unique()).item() > 1]
     return [Number(f"{name} ({part})", name, part) for part in varying or ["year"]]
-
-
-def _is_binary(columns: Sequence[Column], number: Number) -> bool:
-    return any(column.name == number.source and column.kind == "boolean" for column in columns)
