@@ -83,6 +83,14 @@ class Wide(nn.Module):
         return self.last(torch.tanh(self.first(x)))
 
 
+class Lazy(Wide):
+    """The same with layers that learn their width from the first rows."""
+
+    def __init__(self, inputs: int, outputs: int, width: int = 32) -> None:
+        super().__init__(inputs, outputs, width)
+        self.first, self.last = nn.LazyLinear(width), nn.LazyLinear(outputs)
+
+
 class Signed(torch.optim.Optimizer):
     """Steps of one size in the direction of the gradient's sign."""
 

@@ -126,7 +126,9 @@ def test_time_may_run_out_before_their_first_epoch_ends(place):
     assert 0 <= run.metrics["test_acc"] <= 1
 
 
-def test_their_net_under_our_task_and_data(place):
+@pytest.mark.parametrize("kind", ["Wide", "Lazy"])
+def test_their_net_under_our_task_and_data(place, kind):
+    (place.folder / "conf/model/wide.yaml").write_text(CONF["model/wide"].replace("Wide", kind), encoding="utf-8")
     run = place.run("train", *OURS, "model=wide", "model.width=12")
     assert load_file(run.path / "model.safetensors")["first.weight"].shape == (12, 14)
     name = f"runs/train/{run.path.name}"

@@ -6,8 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from trainctl import build
 from trainctl.callbacks.checkpoint import read_checkpoint
@@ -17,6 +19,7 @@ from trainctl.errors import RunError
 from trainctl.run import checkpoints, files
 from trainctl.run.manifest import Manifest
 from trainctl.run.run import Run
+from trainctl.tasks.base import Task
 
 log = logging.getLogger("trainctl")
 
@@ -124,7 +127,7 @@ def start_from(task: nn.Module, source: Run) -> None:
     """
     state, target = read_weights(source), weights_of(task)
     own = target.state_dict()
-    fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    fits = {k: v for k, v in state.items() if k in own and _takes(own[k], v)}
     if not fits:
         raise RunError(f"no weight of `{source.name}` fits this net: {_mismatch(state, own)}")
     left = sorted(set(own) - set(fits))
@@ -133,9 +136,24 @@ def start_from(task: nn.Module, source: Run) -> None:
     target.load_state_dict({**own, **fits})
 
 
+def give_shapes(task: Task, x: Tensor, seed: int) -> None:
+    """Show a net with lazy layers its first rows, so that optimizer and checkpoints see real weights."""
+    if not any(is_lazy(p) for p in task.net.parameters()):
+        return
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        task.eval()(x)
+        task.train()
+
+
+def _takes(own: Tensor, given: Tensor) -> bool:
+    """Whether a tensor of the net can hold the run's: a lazy layer has no shape before its first weights."""
+    return is_lazy(own) or own.shape == given.shape
+
+
 def _mismatch(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    shapes = [k for k in own if k in state and not _takes(own[k], state[k])]
     if shapes:
         k = shapes[0]
         return f"`{k}` is {list(state[k].shape)} in the run and {list(own[k].shape)} in the config's net"

@@ -46,6 +46,8 @@ def train(job: Job) -> Outcome:
         data.seed = config["seed"]  # of the batch order; the split was made with data.seed
     spec = restore.spec_of(data)
     task = build.task(config, spec, data, fit=True)
+    if isinstance(task, Task) and isinstance(data, Data):
+        restore.give_shapes(task, data.split("train").x[:2], config["seed"])
     if job.source is not None and not job.resume:
         restore.start_from(task, job.source)
     fitting = Fitting.make(job, task, data)
