@@ -50,7 +50,7 @@ def interrupted_until_done(forked, folder: Path, signum: int, moments: random.Ra
     for attempt in range(limit + 1):
         words = WORK if not codes else ["train", "--resume", "latest"]
         started = forked.start(*words, cwd=folder, env={"TMPDIR": "/dev/shm"})
-        started.wait_for("resuming" if codes else "data:")
+        started.wait_for("epoch" if codes else "data:")  # "resuming ...", or killed after its end: "already complete"
         if attempt < limit:
             time.sleep(moments.uniform(0.0, 0.9))
             # the process may have ended meanwhile; it is not reaped yet, so the number is still its own

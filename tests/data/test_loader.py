@@ -233,3 +233,12 @@ def test_training_without_a_batch_is_an_error(rows: int, options: dict[str, Any]
         make(rows, **options)
     assert str(caught.value) == sentence
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("position", range(8))
+def test_a_resumed_epoch_has_as_many_chunks_as_a_whole_one(position):
+    x = torch.arange(14).float().unsqueeze(1)
+    loader = InMemoryLoader(x, torch.arange(14), 2, shuffle=True, chunk=4)
+    loader.set_position(position)
+    chunks = list(loader)
+    assert (len(chunks), sum(map(len, chunks))) == (len(loader), 7 - position) == (2, 7 - position)

@@ -120,7 +120,8 @@ class InMemoryLoader:
         start, self._start = self._start, 0
         self.position = start
         # len() is the same in a resumed epoch: what was done before comes as empty chunks
-        yield from ([] for _ in range(start // self.chunk if self.chunked else 0))
+        done = len(self) if start == self.num_batches else start // self.chunk
+        yield from ([] for _ in range(done if self.chunked else 0))
         for batches in self._pieces(start):
             if not self.chunked:
                 for batch in batches:
