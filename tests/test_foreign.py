@@ -120,7 +120,7 @@ def test_a_monitor_that_it_does_not_log_is_named(place, words, name, have, callb
 
 
 def test_time_may_run_out_before_their_first_epoch_ends(place):
-    words = ("data.rows=200000", "data.batch=2", "trainer.max_time=0.3", "trainer.max_epochs=3")
+    words = ("data.rows=30000", "data.batch=2", "trainer.max_time=0.3", "trainer.max_epochs=3")
     run = place.run("train", *THEIRS, *words)
     assert run.status == "completed" and run.metrics_log() == []
     assert 0 <= run.metrics["test_acc"] <= 1
