@@ -195,3 +195,15 @@ def test_their_module_on_our_data(place):
 def test_the_seed_decides_their_weights_and_order(place):
     one, same, other = (place.run("train", *THEIRS, "trainer.max_epochs=1", f"seed={seed}") for seed in (1, 1, 2))
     assert digest(one) == digest(same) != digest(other)
+
+
+@pytest.mark.parametrize(("widths", "said"), [
+    ((10, 2), "`my_pkg.Wide` cannot take this table, x [2, 14]: mat1 and mat2 shapes cannot be multiplied (2x14 and "
+              "10x32); let it take `spec` first to fit any data"),
+    ((14, 3), "`my_pkg.Wide` gives [2, 3] for 2 rows, but `target` needs [2, 2]; let it take `spec` first and end in "
+              "`spec.num_outputs`"),
+])
+def test_a_net_of_another_width_is_refused_before_it_trains(place, widths, said):
+    words = [f"model.inputs={widths[0]}", f"model.outputs={widths[1]}"]
+    assert place.sentence(2, "train", *OURS, "model=wide", *words) == said
+    assert not (place.folder / "runs").exists()

@@ -62,10 +62,7 @@ class Options:
 def start(verb: str, overrides: Sequence[str], options: Options, source: Run | None = None) -> Run:
     """Run `verb` on a new run directory; returns the finished run. `source` is the run that the verb reads."""
     started = time.perf_counter()
-    given = source.config if source is not None else None
-    if given is not None:
-        refuse_incomplete(given)
-        check.refuse_untrusted(given, options.trust)
+    given = trusted_config(source, options) if source is not None else None
     config = composed(verb, overrides, options, given)
     checked(verb, plain(config), options)
     content = yaml.safe_load(saved.dump(config))
@@ -78,8 +75,7 @@ def start(verb: str, overrides: Sequence[str], options: Options, source: Run | N
 def resume(run: Run, overrides: Sequence[str], options: Options) -> Run:
     """Go on with an interrupted `train` run in its own directory; a completed one is left as it is."""
     started = time.perf_counter()
-    refuse_incomplete(run.config)
-    check.refuse_untrusted(run.config, options.trust)
+    trusted_config(run, options)
     with run.lock():
         changes = changes_of(overrides)
         config = changed(run.config, changes)
@@ -96,6 +92,18 @@ def resume(run: Run, overrides: Sequence[str], options: Options) -> Run:
             if changes:
                 run.rewrite_config(config)
             return carry_out(run, options, None, resume=True, started=started)
+
+
+def trusted_config(run: Run, options: Options) -> dict[str, Any]:
+    """The config of a run that is to be used; relative data files are looked for where the run was made, too."""
+    refuse_incomplete(run.config)
+    check.refuse_untrusted(run.config, options.trust)
+    made_in, data = Path(str(run.record.get("cwd", "."))), run.config["data"]
+    for key in ("path", "val_path", "test_path", "root"):
+        name = data.get(key)
+        if isinstance(name, str) and not os.path.exists(name) and (made_in / name).exists():
+            data[key] = str(made_in / name)
+    return run.config
 
 
 def refuse_incomplete(config: dict[str, Any]) -> None:

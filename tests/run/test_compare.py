@@ -96,3 +96,10 @@ def test_seconds(runs: list[Run]) -> None:
     record["status"] = "running"
     assert (compare.seconds(run) or 0) > 0 or datetime.now().year < 2027
     assert compare.seconds(runs[3]) is None
+
+
+def test_a_mistyped_verb_is_named() -> None:
+    with pytest.raises(UsageError) as caught:
+        compare.select([], verb="trian")
+    assert str(caught.value) == "no runs of `trian`; did you mean `train`?"
+    assert compare.select([], verb="evaluate") == []

@@ -162,7 +162,8 @@ def runs(
     """List runs."""
     from trainctl.run import compare
 
-    found = compare.select(directory.list_runs(runs_dir, children=everything), verb, status, since)
+    listed = directory.list_runs(runs_dir, children=everything)
+    found = compare.select(listed, verb, status, since)
     found = [ranked.run for ranked in compare.rank(found, metric)][:limit] if metric else found[-limit:]
     if as_json:
         console.emit_json({"runs": [render.run_json(run) for run in found]})

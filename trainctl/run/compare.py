@@ -12,6 +12,7 @@ from trainctl.errors import RunError, UsageError, did_you_mean
 from trainctl.metrics import names
 from trainctl.run.run import STATUSES, Run
 
+_VERBS = ("train", "evaluate", "predict")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -50,6 +51,10 @@ def select(
     """Runs of a verb, with a status, started since a date (`2026-11-20`, `2026-11-20 14:00`) or an age (`2h`, `3d`)."""
     if status is not None and status not in STATUSES:
         raise UsageError(f"no status `{status}`; one of {', '.join(STATUSES)}{did_you_mean(status, STATUSES)}")
+    runs = list(runs)
+    hint = did_you_mean(verb, {*_VERBS, *(run.verb for run in runs)}) if verb is not None else ""
+    if hint and not any(run.verb == verb for run in runs) and verb not in _VERBS:
+        raise UsageError(f"no runs of `{verb}`{hint}")
     after = _moment(since) if since is not None else None
     return [
         run

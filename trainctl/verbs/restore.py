@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -19,7 +18,6 @@ from trainctl.errors import RunError
 from trainctl.run import checkpoints, files
 from trainctl.run.manifest import Manifest
 from trainctl.run.run import Run
-from trainctl.tasks.base import Task
 
 log = logging.getLogger("trainctl")
 
@@ -134,16 +132,6 @@ def start_from(task: nn.Module, source: Run) -> None:
     if left:
         log.warning("starting afresh, since `%s` has no fitting weights for: %s", source.name, ", ".join(left))
     target.load_state_dict({**own, **fits})
-
-
-def give_shapes(task: Task, x: Tensor, seed: int) -> None:
-    """Show a net with lazy layers its first rows, so that optimizer and checkpoints see real weights."""
-    if not any(is_lazy(p) for p in task.net.parameters()):
-        return
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        task.eval()(x)
-        task.train()
 
 
 def _takes(own: Tensor, given: Tensor) -> bool:

@@ -25,7 +25,7 @@ from trainctl.run.run import Run
 from trainctl.tasks.base import Task
 from trainctl.tasks.gather import chosen_by_first, ranks
 from trainctl.tasks.sharding import Sharded
-from trainctl.verbs import findings, inference, restore
+from trainctl.verbs import findings, first_rows, inference, restore
 from trainctl.verbs.job import CheckpointStore, Job, Outcome
 from trainctl.verbs.source_data import check_unchanged, prepare
 
@@ -47,7 +47,7 @@ def train(job: Job) -> Outcome:
     spec = restore.spec_of(data)
     task = build.task(config, spec, data, fit=True)
     if isinstance(task, Task) and isinstance(data, Data):
-        restore.give_shapes(task, data.split("train").x[:2], config["seed"])
+        first_rows.show(task, data.split("train").x[:2], config)
     if job.source is not None and not job.resume:
         restore.start_from(task, job.source)
     fitting = Fitting.make(job, task, data)
