@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainctl.errors import TrainctlError, UsageError
+from trainctl.errors import UsageError
 from trainctl.tasks.base import Task
+
+SHAPE_WORDS = ("shape", "size", "channels", "dimension")
 
 
 def show(task: Task, x: Tensor, config: dict[str, Any]) -> None:
@@ -22,10 +24,10 @@ def show(task: Task, x: Tensor, config: dict[str, Any]) -> None:
         torch.manual_seed(config["seed"])
         try:
             output = task.eval()(x)
-        except (TrainctlError, MemoryError):
-            raise
-        except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+        except RuntimeError as error:
+            reason = (str(error).splitlines() or [""])[0]
+            if not any(word in reason for word in SHAPE_WORDS):  # a mistake inside the net, which needs its traceback
+                raise
             raise UsageError(
                 f"`{name}` cannot take this {kind}, x {shape}: {reason}; let it take `spec` first to fit any data"
             ) from error
