@@ -141,9 +141,7 @@ def test_light_layers_import_nothing_heavy_at_module_level(module: str) -> None:
                                    ["config", "show", "train"]], ids=" ".join)
 def test_light_commands_leave_torch_alone(words: list[str], tmp_path: Path) -> None:
     script = (
-        "import json, sys\nfrom trainctl.cli.app import main\n"
-        f"sys.argv = ['trainctl', *{words!r}]\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code or 0\nelse:\n    code = 0\n"
+        f"import json, sys\nfrom trainctl.cli.app import run\ncode = run({words!r})\n"
         f"print(json.dumps([code, [name for name in {HEAVY!r} if name in sys.modules]]))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)

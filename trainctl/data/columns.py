@@ -114,7 +114,8 @@ def parse_datetime(series: pl.Series) -> tuple[pl.Series, str] | None:
     """Datetime of text in the first format that reads every value, and that format; None when none does."""
     text = series.str.strip_chars()
     sample = text.drop_nulls().head(100)
-    for candidate in (date + time for date in DATE_FORMATS for time in TIME_SUFFIXES):
+    dates = DATE_FORMATS if sample.str.contains(r"\d").all() else ()  # trying them all is slow, and all have digits
+    for candidate in (date + time for date in dates for time in TIME_SUFFIXES):
         if sample.str.to_datetime(candidate, strict=False).null_count() == 0:
             parsed = text.str.to_datetime(candidate, strict=False)
             if parsed.null_count() == text.null_count():
@@ -216,8 +217,7 @@ def _number_column(series: pl.Series, present: int) -> Column:
 def _text_column(series: pl.Series, present: int, max_categories: int) -> Column:
     name = series.name
     counted = series.str.strip_chars().drop_nulls().value_counts(sort=True)  # all below looks at each text once
-    text, counts = counted.get_column(name), counted.get_column("count")
-    distinct = len(text)
+    text, counts, distinct = counted.get_column(name), counted.get_column("count"), len(counted)
     if distinct == 1:
         return Column(name, "drop", _always(text[0], present < len(series)))
     if int(counts.filter(to_numbers(text).is_not_null()).sum()) >= MOSTLY_NUMBERS * present:
