@@ -28,7 +28,7 @@ from trainctl.errors import DataError, UsageError
 
 PLAIN_SPLITS = ("auto", "random", "stratified")
 SPLITS = ("train", "val", "test")
-EVAL_BATCH_VALUES = 2**18  # numbers in an evaluation batch: no gradients are kept, so it can be larger
+EVAL_BATCH_VALUES = 2**17  # numbers in an evaluation batch: no gradients are kept, so it can be larger
 DEVICE_SHARE = 0.25  # of the device's free memory that one split may take
 
 Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

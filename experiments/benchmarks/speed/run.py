@@ -70,13 +70,15 @@ def table_work(repeats: int, folder: str) -> dict[str, list[float]]:
     def add(name: str, value: float) -> None:
         rows.setdefault(name, []).append(value)
 
-    for _ in range(repeats):
-        hand, cpu, wall, _peak = measured([PYTHON, str(HERE / "hand.py"), csv, "10"], folder)
-        ours, our_cpu, our_wall, _peak = measured([*TRAINCTL, *W, f"data.path={csv}"], folder)
-        one, one_cpu, one_wall, _peak = measured([*TRAINCTL, *W, f"data.path={csv}", "trainer.threads=1"], folder)
+    for seed in map(str, range(repeats)):
+        script, command = [PYTHON, str(HERE / "hand.py"), csv, "10", seed], [*TRAINCTL, *W, f"data.path={csv}"]
+        hand, cpu, wall, _peak = measured(script, folder)
+        ours, our_cpu, our_wall, _peak = measured([*command, f"seed={seed}"], folder)
+        fused, *_ = measured([*script, "fused"], folder)
         add("hand fit CPU s", hand["fit_cpu"])
         add("trainctl fit CPU s", ours["timing"]["fit_cpu_s"])
         add("fit CPU ratio (at most 1.15)", ours["timing"]["fit_cpu_s"] / hand["fit_cpu"])
+        add("fit CPU ratio to a script with fused AdamW", ours["timing"]["fit_cpu_s"] / fused["fit_cpu"])
         add("fit wall ratio", ours["timing"]["fit_s"] / hand["fit_wall"])
         add("hand whole CPU s", cpu)
         add("trainctl whole CPU s", our_cpu)
@@ -86,8 +88,8 @@ def table_work(repeats: int, folder: str) -> dict[str, list[float]]:
         add("trainctl test accuracy", ours["metrics"]["test/accuracy"])
         busy = spin()
         try:
-            auto, *_ = measured([*TRAINCTL, *W, f"data.path={csv}"], folder)
-            single, *_ = measured([*TRAINCTL, *W, f"data.path={csv}", "trainer.threads=1"], folder)
+            auto, *_ = measured(command, folder)
+            single, *_ = measured([*command, "trainer.threads=1"], folder)
         finally:
             busy.kill()
             busy.wait()
