@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from trainctl.data.number_text import check_plain
+from trainctl.data.parallel import on_threads
 from trainctl.errors import DataError, UsageError, did_you_mean
 
 KINDS = ("numeric", "categorical", "boolean", "datetime", "drop")
@@ -57,15 +58,14 @@ def infer(
         if kind not in KINDS:
             near = did_you_mean(str(kind), KINDS)
             raise UsageError(f"`data.columns.{name}` is {kind!r}; it must be one of {', '.join(KINDS)}{near}")
-    found = []
-    for series in frame.iter_columns():
-        name = series.name
-        if name in skip:
-            found.append(Column(name, "drop", skip[name]))
-        elif name in declared:
-            found.append(_declared(series, declared[name]))
-        else:
-            found.append(_inferred(series, max_categories))
+
+    def kind_of(series: pl.Series) -> Column:
+        if series.name in skip:
+            return Column(series.name, "drop", skip[series.name])
+        given = declared.get(series.name)
+        return _inferred(series, max_categories) if given is None else _declared(series, given)
+
+    found = on_threads(kind_of, frame.iter_columns())
     if not any(column.kind != "drop" for column in found):
         dropped = ", ".join(f"`{c.name}` ({c.why})" for c in found)
         keep = [c.name for c in found if c.name not in skip][:1]

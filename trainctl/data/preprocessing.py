@@ -19,6 +19,7 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from trainctl.data.columns import DATE_PARTS, Column, date_part
+from trainctl.data.parallel import on_threads
 from trainctl.data.spec import Category
 
 SCALINGS = ("both", "quantile", "standard", "none")
@@ -87,11 +88,14 @@ class Preprocessing:
     ) -> Preprocessing:
         """`frame` is typed; only its `rows` are looked at."""
         train = pl.Series(rows)
-        vocabulary, numbers = {}, []
-        for column in (c for c in columns if c.kind != "drop"):
-            if column.kind == "categorical":
-                vocabulary[column.name] = _frequent(frame.get_column(column.name).gather(train), max_categories)
-            elif column.kind == "datetime":
+        texts, numbers = [c.name for c in columns if c.kind == "categorical"], []
+
+        def frequent(name: str) -> list[str]:
+            return _frequent(frame.get_column(name).gather(train), max_categories)
+
+        vocabulary = dict(zip(texts, on_threads(frequent, texts), strict=True))
+        for column in (c for c in columns if c.kind not in ("drop", "categorical")):
+            if column.kind == "datetime":
                 numbers += _date_numbers(pl.DataFrame([frame.get_column(column.name).gather(train)]), column.name)
             else:
                 numbers.append(Number(column.name, column.name))
@@ -103,9 +107,15 @@ class Preprocessing:
             rows[:: max(1, len(rows) // STATISTIC_ROWS)]
         ]
         boolean = {column.name for column in columns if column.kind == "boolean"}
-        for index, number in enumerate(numbers):  # a frame of one column each: polars looks at all that it is given
+
+        def fit_number(index: int) -> tuple[np.ndarray, np.ndarray]:
+            number = numbers[index]  # in a frame of one column: polars looks at all that it is given
             values = sample.get_column(number.source).to_frame().select(number.expression).to_series()
-            fitted._fit_number(index, values, binary=number.source in boolean)
+            return fitted._fit_number(index, values, binary=number.source in boolean)
+
+        for knots, scores in on_threads(fit_number, range(len(numbers))):
+            fitted.knots.append(knots)
+            fitted.scores.append(scores)
         in_train = np.zeros(len(frame), dtype=bool)
         in_train[rows] = True
         holes = [(n.expression.is_null() & pl.lit(pl.Series(in_train))).any().alias(n.name) for n in numbers]
@@ -176,8 +186,8 @@ class Preprocessing:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _fit_number(self, index: int, values: pl.Series, binary: bool) -> None:
-        """Statistics of one number over train; a missing number takes the median (0/1: the mean)."""
+    def _fit_number(self, index: int, values: pl.Series, binary: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Statistics of one number over train; a missing number takes the median (0/1: the mean). Returns its knots."""
         present = values.drop_nulls()
         knots = scores = np.empty(0)
         self.scale[index] = 1.0
@@ -189,8 +199,7 @@ class Preprocessing:
                 self.center[index], self.scale[index] = mean, deviation
                 if self.scaling in ("quantile", "both") and not binary:
                     knots, scores = normal_scores(sample)
-        self.knots.append(knots)
-        self.scores.append(scores)
+        return knots, scores
 
     def _number_expressions(self) -> list[pl.Expr]:
         """The numbers with their holes filled; scaled, unless a normal score is to be looked up."""
