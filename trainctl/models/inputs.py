@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,7 @@ def image_shape(spec: DataSpec) -> tuple[int, int, int]:
     return spec.image_shape
 
 
-class Tokens(nn.Module):
+class Tokens(nn.Module, ABC):
     """x -> [B, num_tokens, dim]: a learned vector per position is added to what `_content` finds there."""
 
     def __init__(self, num_tokens: int, dim: int) -> None:
@@ -116,8 +117,9 @@ class Tokens(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self._content(x) + self.position.weight
 
+    @abstractmethod
     def _content(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The tokens [B, num_tokens, dim] before their positions are added."""
 
 
 class ColumnTokens(Tokens):
