@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
@@ -59,7 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process without taking torch apart piece by piece, which costs a second; exit handlers still run."""
+    """End the process without taking torch apart piece by piece, which costs a second.
+
+    Threads are waited for and exit handlers run as at any end of Python, in its order.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
