@@ -7,6 +7,7 @@ Nothing may run in this process that starts threads (a polars query, a backward 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import importlib
@@ -69,7 +70,10 @@ def fork(order: dict[str, Any]) -> int:
 def hamper(limits: dict[str, int] | None = None, umask: int | None = None, bound_by_modes: bool = False) -> None:
     """Make this process's life hard: resource limits, a umask, and for root: file modes that count."""
     for name, value in (limits or {}).items():
-        resource.setrlimit(getattr(resource, name), (value, value))
+        before = resource.getrlimit(getattr(resource, name))
+        resource.setrlimit(getattr(resource, name), (value, before[1]))
+        # the last handler in is the first to run: what measures coverage may write again
+        atexit.register(resource.setrlimit, getattr(resource, name), before)
     if umask is not None:
         os.umask(umask)
     if bound_by_modes:
