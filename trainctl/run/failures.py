@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,8 @@ def recorded(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        # torch's handler raises once more for every further worker that ends, also in the middle of what follows
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         told = explained(error, run)
         told_in_log = {"levelno": logging.DEBUG, "levelname": "DEBUG", "msg": traceback.format_exc()}
         handler.handle(logging.makeLogRecord(told_in_log))  # the screen shows it for --traceback only
