@@ -54,6 +54,11 @@ class Options:
     allow_data_change: bool = False
     arguments: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def config_path(self) -> Path | None:
+        """The user's conf folder, when one was named."""
+        return Path(self.config_dir) if self.config_dir else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain built-ins."""
         return asdict(self)
@@ -153,14 +158,14 @@ def nothing_left(run: Run, config: dict[str, Any]) -> str | None:
 
 def checked(verb: str, config: dict[str, Any], options: Options) -> None:
     """All problems of a config in one UsageError, before anything is created."""
-    problems = check.check(verb, config, _path(options.config_dir))
+    problems = check.check(verb, config, options.config_path)
     if problems:
         raise refusal(problems)
 
 
 def composed(verb: str, overrides: Sequence[str], options: Options, source: dict[str, Any] | None = None) -> DictConfig:
     """The config that the overrides give; when one of them cannot be used, all problems in one UsageError."""
-    folder = _path(options.config_dir)
+    folder = options.config_path
     try:
         return compose(verb, overrides, folder, source=source)
     except UsageError as error:
@@ -251,9 +256,6 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch|torchmetrics)(\.|$)")
 
-
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None
 
 
 def opened(runs_dir: Path, name: str, verb: str | None = None) -> Run:

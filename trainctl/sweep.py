@@ -53,7 +53,7 @@ def sweep(verb: str, words: Sequence[str], options: launch.Options) -> Sweep:
     """Run every point; a failing job does not stop the others. UsageError before anything runs."""
     jobs = grammar.points([w for w in words if not w.startswith("hydra")])
     for job in _telling(jobs):
-        launch.checked(verb, plain(compose(verb, job, _path(options))), options)
+        launch.checked(verb, plain(compose(verb, job, options.config_path)), options)
     path = directory.claim(Path(options.runs_dir), verb)
     files.write_json(path / "sweep.json", {"status": "running", "overrides": list(words), "jobs": []})
     log.info("sweep: %d runs below %s", len(jobs), path)
@@ -85,7 +85,7 @@ def _telling(jobs: list[list[str]]) -> list[list[str]]:
 
 
 def _through_hydra(verb: str, words: Sequence[str], options: launch.Options, path: Path) -> None:
-    folders = config_folders(_path(options))
+    folders = config_folders(options.config_path)
     settings = [
         f"hydra.sweep.dir='{path.resolve()}'",
         "hydra.sweep.subdir=${hydra.job.num}",
@@ -155,7 +155,3 @@ def _objective(runs: Sequence[Run]) -> tuple[str, str]:
         if run.status == "completed" and run.record.get("monitor"):
             return str(run.record["monitor"]), str(run.record["mode"])
     return "val/loss", "min"
-
-
-def _path(options: launch.Options) -> Path | None:
-    return Path(options.config_dir) if options.config_dir else None

@@ -33,10 +33,7 @@ if TYPE_CHECKING:
 config_app = typer.Typer(help="Look into a config without running it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
 
-LENIENT = {"ignore_unknown_options": False, "allow_interspersed_args": True}
-
-
-@app.command(context_settings=LENIENT)
+@app.command()
 def train(
     overrides: Overrides = None,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every point of a grid: seed=1,2,3")] = False,
