@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CPU, CUDA, ONLY_CPU = HERE / "cpu.txt", HERE / "cuda.txt", HERE / "torch-cpu.txt"
-EXTRAS = ("dev", "images", "tensorboard", "joblib")
+EXTRAS = ("dev", "images", "tensorboard", "joblib", "postgres")
 HEADER = "# Made by `make lock` for Python 3.11; install with `make install`. Do not edit.\n"
 
 

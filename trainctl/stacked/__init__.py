@@ -1,0 +1,1 @@
+"""Many nets of one shape trained as one stacked model."""

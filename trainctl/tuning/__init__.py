@@ -1,0 +1,1 @@
+"""Search: spaces, studies, worker processes and the loop that runs trials."""
