@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainctl import build
+from trainctl import build, durations
 from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError
 
@@ -18,13 +18,13 @@ SPEC = DataSpec("table", "class", classes=("a", "b"), numeric=("x",))
     ("1h 30m", 5400), ("0.5s", 0.5), ("00:01:30:00", 5400), ("01:30", 90), ("1:00:00", 3600),
 ])
 def test_durations(text, seconds):
-    assert build.seconds(text) == seconds
+    assert durations.seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["soon", "", "10x", "1:2:3:4:5"])
 def test_what_is_no_duration(text):
     with pytest.raises(UsageError) as raised:
-        build.seconds(text)
+        durations.seconds(text)
     assert str(raised.value) == (
         f"`trainer.max_time` must be a duration such as 10m, 1h30m or 00:01:30:00, got '{text}'"
     )

@@ -47,6 +47,7 @@ LAYERS = {
     "trainctl.schedulers": 1,
     "trainctl.data.spec": 0,
     "trainctl.datasets": 0,
+    "trainctl.durations": 1,
     "trainctl.errors": 0,
     "trainctl": 0,
 }

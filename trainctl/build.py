@@ -9,7 +9,6 @@ from __future__ import annotations
 import fnmatch
 import importlib.util
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -237,16 +236,3 @@ def _profiler(name: str | None, folder: Path) -> Any:
     """Lightning's simple or advanced profiler, which writes `fit-profile.txt` into the run."""
     kinds = {"simple": pl.profilers.SimpleProfiler, "advanced": pl.profilers.AdvancedProfiler}
     return kinds[name](dirpath=folder, filename="profile") if name else None
-
-
-def seconds(text: str | int | float | None) -> float | None:
-    """A duration as seconds: 90, 10m, 1h30m, 45s or Lightning's DD:HH:MM:SS; None stays None."""
-    if text is None or isinstance(text, int | float):
-        return text
-    if re.fullmatch(r"\d+(:\d+){1,3}", text):
-        parts = [int(p) for p in text.split(":")]
-        return float(sum(p * w for p, w in zip(reversed(parts), (1, 60, 3600, 86400), strict=False)))
-    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.replace(" ", ""))
-    if not found or not text.strip():
-        raise UsageError(f"`trainer.max_time` must be a duration such as 10m, 1h30m or 00:01:30:00, got '{text}'")
-    return sum(float(p or 0) * w for p, w in zip(found.groups(), (86400, 3600, 60, 1), strict=True))

@@ -17,7 +17,6 @@ OURS = (
     "trainctl.tasks.",
     "trainctl.data.",
     "trainctl.compression.",
-    "trainctl.tuning.",
     "trainctl.callbacks.",
     "trainctl.optimizers.",
     "trainctl.schedulers.",

@@ -19,6 +19,7 @@ from trainctl.callbacks import Checkpoint, Record, Seeds, Show, Signals
 from trainctl.callbacks.record import into
 from trainctl.callbacks.time_limit import TimeLimit, TimeUp
 from trainctl.data.base import Data
+from trainctl.durations import seconds
 from trainctl.errors import DivergedError, RunError, Stopped, TrainctlError, UsageError, did_you_mean
 from trainctl.run import checkpoints, failures
 from trainctl.run.run import Run
@@ -79,7 +80,7 @@ class Fitting:
         writers = [into(logger) for logger in loggers] if isinstance(task, Task) else []
         signals, record = Signals(), Record(run.log_metrics, show.epoch_line, *writers)
         checkpoint = Checkpoint(CheckpointStore(run.path), monitor, mode)
-        limit = build.seconds(config["trainer"].get("max_time"))
+        limit = seconds(config["trainer"].get("max_time"))
         callbacks = [signals, record, show, *([TimeLimit(limit)] if limit else [])]
         callbacks += [] if isinstance(task, Task) and isinstance(data, Data) else [Seeds(config["seed"])]
         callbacks += [*build.callbacks(config, monitor, mode), checkpoint]
