@@ -24,6 +24,7 @@ import trainctl
 from tests.conftest import Forked
 from trainctl.cli.app import EXIT_CODES
 from trainctl.cli.commands import app
+from trainctl.cli.looking import config_app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -163,6 +164,7 @@ def test_every_key_and_group_option_exists() -> None:
 
 
 def test_every_command_option_and_exit_code_exists() -> None:
+    assert config_app in [group.typer_instance for group in app.registered_groups]
     command = typer.main.get_command(app)
     commands = {**command.commands, **command.commands["config"].commands}  # type: ignore[attr-defined]
     flags = {flag for one in [command, *commands.values()] for parameter in one.params for flag in parameter.opts}

@@ -21,7 +21,7 @@ from typing import Any
 
 def main() -> None:
     for name in (
-        "trainctl.cli.commands", "trainctl.launch", "trainctl.verbs.train", "trainctl.verbs.evaluate",
+        "trainctl.cli.commands", "trainctl.cli.looking", "trainctl.launch", "trainctl.verbs.train", "trainctl.verbs.evaluate",
         "trainctl.verbs.predict", "trainctl.reporting.report", "trainctl.data.synthetic", "trainctl.models.mlp",
     ):
         importlib.import_module(name)
