@@ -21,8 +21,15 @@ from typing import Any
 
 def main() -> None:
     for name in (
-        "trainctl.cli.commands", "trainctl.cli.looking", "trainctl.launch", "trainctl.verbs.train",
-        "trainctl.verbs.evaluate", "trainctl.verbs.predict", "trainctl.reporting.report", "trainctl.data.synthetic", "trainctl.models.mlp",
+        "trainctl.cli.commands",
+        "trainctl.cli.looking",
+        "trainctl.launch",
+        "trainctl.verbs.train",
+        "trainctl.verbs.evaluate",
+        "trainctl.verbs.predict",
+        "trainctl.reporting.report",
+        "trainctl.data.synthetic",
+        "trainctl.models.mlp",
     ):
         importlib.import_module(name)
     print(json.dumps({"ready": True}), flush=True)
