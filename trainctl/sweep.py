@@ -1,4 +1,7 @@
-"""`train -m`: every point of a grid as a full run below one directory, through Hydra's launcher."""
+"""`train -m hydra/launcher=...`: every point of a grid as a full run below one directory, through Hydra's launcher.
+
+Without Hydra's own settings among the words, `train -m` runs on the worker processes of `trainctl.tuning`.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,11 @@ class Sweep:
     def to_dict(self) -> dict[str, Any]:
         """The content of sweep.json and of `--json`."""
         return {"sweep": str(self.path), "status": "failed" if self.failed else "completed", "jobs": self.rows}
+
+
+def wants_hydra(words: Sequence[str]) -> bool:
+    """Whether a launcher, or another setting of Hydra's own, is asked for."""
+    return any(word.lstrip("+~").startswith(("hydra.", "hydra/", "hydra=")) for word in words)
 
 
 def sweep(verb: str, words: Sequence[str], options: launch.Options) -> Sweep:
