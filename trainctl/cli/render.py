@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trainctl.cli.console import Block, Table
+from trainctl.durations import duration
 from trainctl.run.compare import metrics_of, seconds, started, value_of
 from trainctl.run.files import megabytes, shown
 from trainctl.run.run import Run
@@ -157,17 +158,6 @@ def run_json(run: Run) -> dict[str, Any]:
 def quoted(path: str | os.PathLike[str]) -> str:
     """A path ready to paste into a shell, relative when below the current directory."""
     return shlex.quote(shown(path))
-
-
-def duration(value: float | None) -> str:
-    """Seconds as `0.8 s`, `42 s`, `3 min 20 s`, `2 h 05 min`; `-` when unknown."""
-    if value is None:
-        return "-"
-    if value < 60:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    if value < 3600:
-        return f"{int(value // 60)} min {int(value % 60):02d} s"
-    return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
 
 
 def _stage(key: str) -> tuple[str, str]:
