@@ -11,6 +11,7 @@ from typing import Any
 from trainctl.cli.console import Block, Table
 from trainctl.durations import duration
 from trainctl.run.compare import metrics_of, seconds, started, value_of
+from trainctl.run.directory import child_paths, count_ended
 from trainctl.run.files import megabytes, shown
 from trainctl.run.run import Run
 
@@ -51,9 +52,8 @@ def runs_table(runs: Sequence[Run], metric: str | None = None) -> Table:
     """One line a run for `trainctl runs`; `metric` is the column shown (default: the run's own monitor)."""
     table = Table(["run", "status", "took", metric or "metric", "overrides"], figures=(2, 3), gives_way=4)
     for run in runs:
-        jobs = run.record.get("sweep")
         error = (run.record.get("error") or {}).get("message", "")
-        overrides = " ".join(_typed(run)) or str(error) or (f"sweep of {jobs}" if jobs is not None else "")
+        overrides = ": ".join(text for text in (_trials(run), " ".join(_typed(run)) or str(error)) if text)
         table.rows.append(
             [
                 f"{run.verb}/{run.name}",
@@ -68,8 +68,17 @@ def runs_table(runs: Sequence[Run], metric: str | None = None) -> Table:
 
 def show(run: Run, children: Sequence[Run] = (), next_commands: Iterable[str] = ()) -> list[Block]:
     """All that a run's directory says about it, for `trainctl show RUN`."""
+    made = [f"{child.path.relative_to(run.path)} {child.status}" for child in children]
+    blocks: list[Block] = [facts(run, {"children": ", ".join(made)}), *data_blocks(run.record.get("data"))]
+    if run.metrics:
+        blocks.append(metrics_table(run.metrics, run.record.get("intervals")))
+    return [*blocks, files_table(run), *(f"next: {command}" for command in next_commands)]
+
+
+def facts(run: Run, more: Mapping[str, str]) -> Table:
+    """What run.json says, a line each, with `more` in between; what it does not say is left out."""
     record = run.record
-    facts = Table(["", ""], [["run", shown(run.path)], ["verb", run.verb], ["status", _status(run)]])
+    table = Table(["", ""], [["run", shown(run.path)], ["verb", run.verb], ["status", _status(run)]])
     begin = started(run)
     git = record.get("git") or {}
     rows: list[tuple[str, str]] = [
@@ -83,16 +92,13 @@ def show(run: Run, children: Sequence[Run] = (), next_commands: Iterable[str] = 
         ("config", _essentials(run)),
         ("seed", str(record["seed"]) if record.get("seed") is not None else ""),
         ("parent", shown(run.parent) if run.parent else ""),
-        ("children", ", ".join(f"{child.path.relative_to(run.path)} {child.status}" for child in children)),
+        *more.items(),
         ("git", f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else ""),
         ("versions", ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())),
         ("test looks", looks(run.test_looks()) if run.test_looks() else ""),
     ]
-    facts.rows += [[name, text] for name, text in rows if text]
-    blocks: list[Block] = [facts, *data_blocks(record.get("data"))]
-    if run.metrics:
-        blocks.append(metrics_table(run.metrics, record.get("intervals")))
-    return [*blocks, _files(run), *(f"next: {command}" for command in next_commands)]
+    table.rows += [[name, text] for name, text in rows if text]
+    return table
 
 
 def looks(count: int) -> str:
@@ -204,6 +210,25 @@ def _status(run: Run) -> str:
     return run.status
 
 
+def is_study(run: Run) -> bool:
+    """Whether the run's children are the trials of a search or the points of a grid."""
+    return run.verb == "tune" or isinstance(run.record.get("sweep"), int)
+
+
+def _trials(run: Run) -> str:
+    """`study of 50 (48 done)`; `sweep of 4` where a launcher of Hydra's ran it."""
+    if not is_study(run):
+        return ""
+    if "started" not in run.record:
+        return f"sweep of {run.record['sweep']}"
+    counts, number = run.record.get("trials"), run.record.get("budget") or run.record.get("sweep")
+    if isinstance(counts, Mapping):
+        done = sum(int(counts.get(state, 0)) for state in ("completed", "stopped", "failed"))
+    else:
+        done = count_ended(child_paths(run.path))
+    return f"study of {number} ({done} done)" if number else f"study ({done} done)"
+
+
 def _typed(run: Run) -> list[str]:
     """The overrides without those that `--from` adds."""
     return [str(word) for word in run.record.get("overrides") or [] if not str(word).endswith("=from_run")]
@@ -247,7 +272,8 @@ def _essentials(run: Run) -> str:
     return ", ".join(parts)
 
 
-def _files(run: Run) -> Table:
+def files_table(run: Run) -> Table:
+    """The run's own files, without those of its children."""
     table = Table(["file", "size"], figures=(1,))
     for folder, folders, names in os.walk(run.path):
         folders[:] = sorted(name for name in folders if not os.path.exists(os.path.join(folder, name, "run.json")))

@@ -35,12 +35,12 @@ def line_chart(
     parts = [axes.frame(x_label, y_label)]
     for index, (name, points) in enumerate(drawn.items()):
         colour = _colour(name, index)
-        path = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in _thin(points))
+        path = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in thin(points))
         label = safe(f"{name}: {short(points[-1][1])}")
         parts.append(f'<polyline class="line {colour}" points="{path}"><title>{label}</title></polyline>')
         if len(points) < 30:
             parts += [axes.dot(point, f"dot {colour}", 2.2) for point in points]
-    return _svg("".join(parts)) + _legend(list(drawn))
+    return svg("".join(parts)) + _legend(list(drawn))
 
 
 def scatter(points: Sequence[Point], x_label: str, y_label: str, diagonal: bool = False) -> str:
@@ -52,7 +52,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, diagonal: bool 
     if diagonal:
         parts.append(axes.segment((axes.low[0], axes.low[0]), (axes.high[0], axes.high[0]), "ideal"))
     parts += [axes.dot(point, "mark c0", 2) for point in points]
-    return _svg("".join(parts))
+    return svg("".join(parts))
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], x_label: str) -> str:
@@ -70,7 +70,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], x_label: str) -> st
         )
     if edges[0] < 0 < edges[-1]:
         parts.append(axes.segment((0, 0), (0, axes.high[1]), "ideal"))
-    return _svg("".join(parts))
+    return svg("".join(parts))
 
 
 def calibration(bins: Sequence[Mapping[str, float]]) -> str:
@@ -86,7 +86,7 @@ def calibration(bins: Sequence[Mapping[str, float]]) -> str:
         radius = 2 + 6 * math.sqrt(row["count"] / most)
         tip = f"{row['count']:.0f} rows: claimed {row['claimed']:.3f}, true {row['true']:.3f}"
         parts.append(axes.dot((row["claimed"], row["true"]), "mark c0", radius, tip))
-    return _svg("".join(parts))
+    return svg("".join(parts))
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
@@ -118,7 +118,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
         anchor = "start" if turn else "middle"
         at = f'x="{centre:.1f}" y="{top - 8}" text-anchor="{anchor}"{turn}'
         parts.append(f'<text class="tick" {at}>{_name(name)}</text>')
-    return _svg("".join(parts), left + num * cell + 60, top + num * cell + 8)
+    return svg("".join(parts), left + num * cell + 60, top + num * cell + 8)
 
 
 def safe(text: object) -> str:
@@ -204,9 +204,9 @@ class Axes:
             y = self.y(value)
             parts.append(f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
             parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 3.5:.1f}" text-anchor="end">{tick(value)}</text>')
-        for value in self._x_ticks():
+        for value, text in self.x_ticks():
             x = self.x(value)
-            parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{tick(value)}</text>')
+            parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{text}</text>')
         middle = (LEFT + right) / 2
         parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{safe(x_label)}</text>')
         if y_label:
@@ -215,14 +215,18 @@ class Axes:
             parts.append(f'<text class="label" {at} text-anchor="middle" transform="{turn}">{safe(y_label)}</text>')
         return "".join(parts)
 
-    def _x_ticks(self) -> list[float]:
+    def x_ticks(self) -> list[tuple[float, str]]:
+        """Where the x axis has a number, and its text."""
         if not self.log_x:
-            return ticks(self.low[0], self.high[0], 6, least=1.0 if self.whole_x else 0.0)
-        first, last = math.ceil(math.log10(self.low[0]) - 1e-9), math.floor(math.log10(self.high[0]) + 1e-9)
-        return [10.0**power for power in range(first, last + 1)] or [self.low[0], self.high[0]]
+            values = ticks(self.low[0], self.high[0], 6, least=1.0 if self.whole_x else 0.0)
+        else:
+            first, last = math.ceil(math.log10(self.low[0]) - 1e-9), math.floor(math.log10(self.high[0]) + 1e-9)
+            values = [10.0**power for power in range(first, last + 1)] or [self.low[0], self.high[0]]
+        return [(value, tick(value)) for value in values]
 
 
-def _svg(content: str, width: float = WIDTH, height: float = HEIGHT) -> str:
+def svg(content: str, width: float = WIDTH, height: float = HEIGHT) -> str:
+    """A picture of a size in pixels, smaller where the page is."""
     return f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img">{content}</svg>'
 
 
@@ -241,7 +245,7 @@ def _name(text: str) -> str:
     return safe(text if len(text) <= 18 else text[:17] + "…")
 
 
-def _thin(points: Sequence[Point], most: int = 400) -> Sequence[Point]:
+def thin(points: Sequence[Point], most: int = 400) -> Sequence[Point]:
     """At most `most` points: a thousand epochs look the same and cost less; the last one stays."""
     if len(points) <= most:
         return points

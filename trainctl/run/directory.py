@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from trainctl.run.run import Run
 _STAMP = re.compile(r"^\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}(?:-(\d+))?$")
 _BETWEEN_JOBS_S = 60.0  # a job starts within this time after the one before
 _FORMAT = "%Y-%m-%d_%H-%M-%S"
-_GROUPS_OF_CHILDREN = ("folds", "seeds")
+_GROUPS_OF_CHILDREN = ("folds", "seeds", "trials")
 
 
 def claim(runs_dir: Path, verb: str) -> Path:
@@ -121,13 +121,18 @@ def _sweep(path: Path) -> Run:
 
 
 def child_paths(path: Path) -> list[Path]:
-    """Child runs of a run or sweep: `folds/0`, `seeds/0`, `0`, ... in numeric order."""
+    """Child runs of a run, study or sweep: `folds/0`, `seeds/0`, `trials/0`, `0`, ... in numeric order."""
     found = []
     for folder in (path, *(path / name for name in _GROUPS_OF_CHILDREN)):
         with contextlib.suppress(OSError):
             numbers = sorted(int(entry.name) for entry in os.scandir(folder) if entry.name.isdecimal())
             found += [folder / str(number) for number in numbers if (folder / str(number) / "run.json").exists()]
     return found
+
+
+def count_ended(paths: Sequence[Path]) -> int:
+    """How many of these runs ended, well or not, without reading one: a study may have thousands."""
+    return sum((path / "manifest.json").exists() or (path / "error.txt").exists() for path in paths)
 
 
 def children(run: Run) -> list[Run]:

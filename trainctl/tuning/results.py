@@ -29,11 +29,15 @@ NEAR = 0.02  # of a range: so close to a bound, the best may lie beyond it
 STATES = ("completed", "stopped", "failed", "running", "waiting")
 
 
-def content(run: Run, recipe: Recipe, study: Study, status: str | None = None) -> dict[str, Any]:
+def content(
+    run: Run, recipe: Recipe, study: Study, status: str | None = None, importances: bool = True
+) -> dict[str, Any]:
     """The content of study.json; `status` stands in for what the study's trials say."""
     settings, rows = recipe.settings, study.rows()
     objectives, directions = list(settings.objectives), list(settings.directions)
-    kept = [word for word in recipe.added if word.startswith("train.monitor=")]  # it chose each trial's best epoch
+    kept = [
+        word for word in recipe.added if word.startswith(("train.monitor=", "trainer.threads="))
+    ]  # they decide bits
     trials = [_trial(row, kept) for row in rows]
     if not objectives:
         watched = _watched(trials)
@@ -59,13 +63,34 @@ def content(run: Run, recipe: Recipe, study: Study, status: str | None = None) -
             "trials": trials,
             "best": best,
             "pareto": pareto(trials, directions) if several else [],
-            "importances": dict(study.importances()) if settings.objectives else {},
+            "importances": dict(study.importances()) if importances and settings.objectives else {},
             "warnings": boundary_warnings(recipe.space.dimensions, best["params"]) if best and not several else [],
             "counts": counts(row.state for row in rows),
             "seconds": run.record.get("elapsed_s"),
         }
     )
     return found
+
+
+def current(run: Run) -> dict[str, Any] | None:
+    """The content of study.json as of now: from the storage while a study runs or can go on, else from the file.
+
+    None when neither can be read.
+    """
+    written = None
+    with contextlib.suppress(TrainctlError):
+        written = read(run.path)
+    if written is not None and run.status == "completed":
+        return written
+    from trainctl import launch
+    from trainctl.tuning.recipe import of_run
+    from trainctl.tuning.study import Study
+
+    with contextlib.suppress(TrainctlError):
+        recipe = of_run(run, [], launch.Options(str(run.path.parent.parent)))
+        study = Study.open(run.path, recipe.settings, recipe.space)
+        return content(run, recipe, study, run.status, importances=False)
+    return written
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -90,7 +115,8 @@ def finish(run: Run, recipe: Recipe, study: Study, found: dict[str, Any], second
         report.write(run, found, curves(found, {row.number: row.curve for row in study.rows()}))
         artifacts["report"] = "report.html"
     metrics = _metrics_of_best(found)
-    run.finish(metrics, {}, {"total_s": round(seconds, 3)}, artifacts, trials=found["counts"], budget=found["budget"])
+    fields = {"trials": found["counts"], "budget": found["budget"], "monitor": next(iter(found["objectives"]), None)}
+    run.finish(metrics, {}, {"total_s": round(seconds, 3)}, artifacts, **fields)
 
 
 def write_experiments(path: Path, found: Mapping[str, Any], groups: Sequence[str]) -> None:
