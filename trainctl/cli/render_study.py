@@ -16,6 +16,7 @@ from trainctl.run.run import Run
 from trainctl.tuning import results
 from trainctl.tuning.experiment import command
 from trainctl.tuning.plan import Plan
+from trainctl.tuning.ranking import ranked
 from trainctl.tuning.wording import clipped, number_text, value_text
 
 MANY = 40  # trials that a table shows in full
@@ -47,9 +48,7 @@ def summary(found: Mapping[str, Any], path: Path) -> list[Block]:
 
 def ranking(found: Mapping[str, Any]) -> list[Block]:
     """The ranked table; of a large study the best, and some of those that failed or were stopped."""
-    trials = results.ranked(
-        [trial for trial in found["trials"] if trial["status"] in ("completed", "stopped", "failed")]
-    )
+    trials = ranked([trial for trial in found["trials"] if trial["status"] in ("completed", "stopped", "failed")])
     if len(trials) <= MANY:
         return [table(found, trials)] if trials else ["no trial has ended"]
     placed = [trial for trial in trials if trial["place"] is not None]
@@ -85,7 +84,7 @@ def show(run: Run, found: Mapping[str, Any] | None) -> list[Block]:
     """What `trainctl show STUDY` prints, also while the study runs; `found` is None when its trials cannot be read."""
     if found is None:
         return [render.facts(run, {"trials": "cannot be read"}), render.files_table(run), *_next(run, None)]
-    ended = results.ranked([trial for trial in found["trials"] if trial["place"] is not None])[:10]
+    ended = ranked([trial for trial in found["trials"] if trial["place"] is not None])[:10]
     running = [trial for trial in found["trials"] if trial["status"] == "running"]
     more = {"trials": _counts(found), "objective": _objectives(found), "best": _best(found)}
     blocks: list[Block] = [render.facts(run, more)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from trainctl.reporting.plots import safe
 
@@ -46,6 +47,9 @@ text{font-family:inherit}.tick{font-size:11px;fill:var(--soft)}.label{font-size:
 .cell{font-size:12px;fill:var(--ink)}.cell.over{fill:var(--ground);font-weight:600}
 .grid{stroke:var(--line)}.axis{stroke:var(--soft)}.ideal{stroke:var(--soft);stroke-dasharray:4 4}
 .line{fill:none;stroke-width:1.9;stroke-linejoin:round}.mark{fill-opacity:.5}.bar{fill-opacity:.85}
+.tiles+.scroll{margin-top:16px}figure+.plots{margin-top:28px}
+.best{fill-opacity:1}.faint{opacity:.35}.halo{paint-order:stroke;stroke:var(--ground);stroke-width:3px}
+a{color:var(--c0);text-decoration:none;white-space:nowrap}a:hover{text-decoration:underline}
 .hit{fill:var(--c0)}.miss{fill:var(--c1)}
 """
 _COLOURS = "".join(
@@ -93,12 +97,28 @@ def tiles(items: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="tiles">{cells}</dl>' if cells else ""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: int = 1, last_is_sum: bool = False) -> str:
+@dataclass(frozen=True)
+class Link:
+    """A cell that leads to another page; plain text without an address."""
+
+    text: str
+    address: str | None
+
+    def html(self) -> str:
+        """The cell's content."""
+        return safe(self.text) if self.address is None else f'<a href="{safe(self.address)}">{safe(self.text)}</a>'
+
+
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str | Link]], numbers_from: int = 1, last_is_sum: bool = False
+) -> str:
     """A table whose columns from `numbers_from` on are right-aligned."""
 
-    def line(cells: Sequence[str], tag: str, css: str = "") -> str:
+    def line(cells: Sequence[str | Link], tag: str, css: str = "") -> str:
         parts = (
-            f"<{tag}{' class=n' if i >= numbers_from else ''}>{safe(cell)}</{tag}>" for i, cell in enumerate(cells)
+            f"<{tag}{' class=n' if i >= numbers_from else ''}>"
+            f"{cell.html() if isinstance(cell, Link) else safe(cell)}</{tag}>"
+            for i, cell in enumerate(cells)
         )
         return f"<tr{css}>{''.join(parts)}</tr>"
 

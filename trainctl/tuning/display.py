@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from trainctl.durations import duration
-from trainctl.tuning import results
+from trainctl.tuning.ranking import dominates
 from trainctl.tuning.wording import LINE, clipped, named_values, settings, value_text
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class Board:
             return
         signs = [-1.0 if way == "maximize" else 1.0 for way in self.directions] or [1.0]
         values = values[: len(signs)]
-        if not any(results.dominates(best, values, signs) or best == values for best, _ in self.front):
-            self.front = [pair for pair in self.front if not results.dominates(values, pair[0], signs)]
+        if not any(dominates(best, values, signs) or best == values for best, _ in self.front):
+            self.front = [pair for pair in self.front if not dominates(values, pair[0], signs)]
             self.front.append((values, row.number))
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from trainctl.run.compare import metrics_of, value_of
 from trainctl.run.record import plain, plain_overrides
 from trainctl.run.run import Run
 from trainctl.tuning import experiment
-from trainctl.tuning.wording import number_text, setting
+from trainctl.tuning.ranking import boundary_warnings, counts, pareto, rank, ranked
 
 if TYPE_CHECKING:
     from trainctl.tuning.recipe import Recipe
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from trainctl.tuning.study import Row, Study
 
 FILE = "study.json"
-NEAR = 0.02  # of a range: so close to a bound, the best may lie beyond it
-STATES = ("completed", "stopped", "failed", "running", "waiting")
 
 
 def content(
@@ -38,7 +36,8 @@ def content(
     kept = [
         word for word in recipe.added if word.startswith(("train.monitor=", "trainer.threads="))
     ]  # they decide bits
-    trials = [_trial(row, kept) for row in rows]
+    folder = run.path / "trials" if run.verb == "tune" else run.path
+    trials = [_trial(row, kept, folder) for row in rows]
     if not objectives:
         watched = _watched(trials)
         if watched:
@@ -88,8 +87,10 @@ def current(run: Run) -> dict[str, Any] | None:
 
     with contextlib.suppress(TrainctlError):
         recipe = of_run(run, [], launch.Options(str(run.path.parent.parent)))
-        study = Study.open(run.path, recipe.settings, recipe.space)
-        return content(run, recipe, study, run.status, importances=False)
+        shared = recipe.settings.storage is not None
+        study = Study.open(run.path, recipe.settings, recipe.space) if shared else Study.open(run.path)
+        with contextlib.closing(study):
+            return content(run, recipe, study, run.status, importances=False)
     return written
 
 
@@ -112,7 +113,9 @@ def finish(run: Run, recipe: Recipe, study: Study, found: dict[str, Any], second
         artifacts["best"] = "best.yaml"
         write_experiments(run.path, found, experiment.groups(recipe.composer.config_dir))
     with contextlib.suppress(TrainctlError):
-        report.write(run, found, curves(found, {row.number: row.curve for row in study.rows()}))
+        reported = {row.number: row.curve for row in study.rows()}
+        again = experiment.command(found["best"]["overrides"]) if found["best"] is not None else ""
+        report.write(run, found, curves(found, reported), again)
         artifacts["report"] = "report.html"
     metrics = _metrics_of_best(found)
     fields = {"trials": found["counts"], "budget": found["budget"], "monitor": next(iter(found["objectives"]), None)}
@@ -146,74 +149,6 @@ def sweep_json(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"sweep": found["study"], "status": "failed" if bad else found["status"], "jobs": jobs}
 
 
-def counts(states: Iterable[str]) -> dict[str, int]:
-    """How many trials are in each state; states that no trial is in are left out."""
-    found = dict.fromkeys(STATES, 0)
-    for state in states:
-        found[state] = found.get(state, 0) + 1
-    return {state: number for state, number in found.items() if number}
-
-
-def rank(trials: Sequence[dict[str, Any]], directions: Sequence[str]) -> None:
-    """Set each trial's `place` by its first value: from 1 for those that completed, None for the others."""
-    sign = -1.0 if directions and directions[0] == "maximize" else 1.0
-    good = [trial for trial in trials if trial["status"] == "completed" and trial["value"] is not None]
-    for trial in trials:
-        trial["place"] = None
-    for place, trial in enumerate(sorted(good, key=lambda trial: sign * trial["value"]), start=1):
-        trial["place"] = place
-
-
-def ranked(trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Trials by place; those without one behind, stopped before failed, by number."""
-    return sorted(trials, key=lambda t: (t["place"] is None, t["place"] or 0, STATES.index(t["status"]), t["number"]))
-
-
-def dominates(one: Sequence[float], other: Sequence[float], signs: Sequence[float]) -> bool:
-    """Whether `one` is nowhere worse than `other` and somewhere better; a sign is 1.0 where less is better."""
-    pairs = [(sign * a, sign * b) for a, b, sign in zip(one, other, signs, strict=True)]
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
-def pareto(trials: Sequence[Mapping[str, Any]], directions: Sequence[str]) -> list[int]:
-    """Numbers of the completed trials that no other beats in every objective, best in the first objective first."""
-    signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
-    good = [t for t in trials if t["status"] == "completed" and t["values"] and None not in t["values"]]
-    # sorted so, a trial can be beaten only by one before it
-    good.sort(key=lambda t: ([sign * value for sign, value in zip(signs, t["values"], strict=True)], t["number"]))
-    front: list[Mapping[str, Any]] = []
-    for trial in good:
-        if not any(dominates(better["values"], trial["values"], signs) for better in front):
-            front.append(trial)
-    return [trial["number"] for trial in front]
-
-
-def boundary_warnings(dimensions: Iterable[Dimension], params: Mapping[str, Any]) -> list[str]:
-    """A sentence for each range that the best point lies at an end of."""
-    found = []
-    for dimension in dimensions:
-        end = _end(dimension, params.get(dimension.name))
-        if end is not None:
-            text = setting(dimension.name, params[dimension.name])
-            bounds = f"[{number_text(dimension.low)}, {number_text(dimension.high)}]"
-            found.append(f"the best {text} lies at the {end} end of {bounds}; widen it")
-    return found
-
-
-def _end(dimension: Dimension, value: Any) -> str | None:
-    """`upper` or `lower`; None away from the ends, and at a lower end of 0: nothing lies below it."""
-    if dimension.kind == "choice" or not isinstance(value, int | float) or dimension.high <= dimension.low:
-        return None
-    if dimension.kind == "int":
-        share = 1.0 if value >= dimension.high else 0.0 if value <= dimension.low else 0.5
-    else:
-        low, high, at = (math.log(v) if dimension.log else v for v in (dimension.low, dimension.high, value))
-        share = (at - low) / (high - low)
-    if share >= 1 - NEAR:
-        return "upper"
-    return "lower" if share <= NEAR and dimension.low != 0 else None
-
-
 def dimension_json(dimension: Dimension) -> dict[str, Any]:
     """A dimension for study.json: its choices, or its range."""
     if dimension.kind == "choice":
@@ -229,19 +164,22 @@ def curves(found: Mapping[str, Any], reported: Mapping[int, Mapping[int, float]]
     result = {}
     for trial in found["trials"]:
         curve = {int(epoch): value for epoch, value in reported.get(trial["number"], {}).items()}
-        if not curve and name is not None and trial["run"]:
-            rows = lines.read(Path(trial["run"]) / "metrics.jsonl")
-            curve = {row["epoch"]: row[name] for row in rows if isinstance(row.get(name), int | float)}
+        if not curve and name is not None:
+            logged = _logged(trial["run"])
+            curve = {epoch: row[name] for epoch, row in logged.items() if isinstance(row.get(name), int | float)}
         result[trial["number"]] = sorted(curve.items())
     return result
 
 
-def _trial(row: Row, kept: Sequence[str]) -> dict[str, Any]:
+def _trial(row: Row, kept: Sequence[str], folder: Path) -> dict[str, Any]:
+    own = folder / str(row.number)
+    place = row.run or (files.shown(own) if own.is_dir() else None)  # one that runs has no word of it yet
+    logged = _logged(place)
     trial: dict[str, Any] = {"number": row.number, "status": row.state}
     _set_values(trial, list(row.values or []))
-    words = plain_overrides([*row.words, *kept])
-    trial |= {"params": dict(row.params), "overrides": words, "run": row.run}
-    return {**trial, "epochs": _epochs(row), "seconds": row.seconds, "host": row.host, "why": row.why}
+    trial |= {"params": dict(row.params), "overrides": plain_overrides([*row.words, *kept]), "run": place}
+    trial |= {"epochs": len(logged) or len(row.curve) or None, "seconds": row.seconds}
+    return {**trial, "host": row.host, "why": row.why}
 
 
 def _set_values(trial: dict[str, Any], values: list[float | None]) -> None:
@@ -249,14 +187,13 @@ def _set_values(trial: dict[str, Any], values: list[float | None]) -> None:
     trial |= {"value": finite[0] if finite else None, "values": finite}
 
 
-def _epochs(row: Row) -> int | None:
-    """Epochs that a trial trained, as far as its run or its reports say."""
-    if row.run:
-        with contextlib.suppress(TrainctlError, OSError):
-            logged = [line["epoch"] for line in lines.read(Path(row.run) / "metrics.jsonl") if "epoch" in line]
-            if logged:
-                return len(set(logged))
-    return len(row.curve) or None
+def _logged(place: str | None) -> dict[int, dict[str, Any]]:
+    """A trial's metrics.jsonl by epoch; empty when it lies elsewhere."""
+    if place is None:
+        return {}
+    with contextlib.suppress(TrainctlError, OSError):
+        return {row["epoch"]: row for row in lines.read(Path(place) / "metrics.jsonl") if "epoch" in row}
+    return {}
 
 
 def _watched(trials: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
