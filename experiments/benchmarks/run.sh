@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 PYTHON=${PYTHON:-../../.venv/bin/python}
-for name in speed csv accuracy; do
+for name in speed/run csv/run accuracy/run sweeps/overhead sweeps/noop sweeps/quality; do
   printf '\n## %s\n\n' "$name"
-  "$PYTHON" "$name/run.py"
+  "$PYTHON" "$name.py"
 done
