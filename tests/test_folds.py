@@ -61,6 +61,35 @@ def test_bundled_table_is_folded_without_its_test_file(lab):
     assert any("is not used: fold" in sentence for sentence in children(run, "folds")[0].record["warnings"])
 
 
+def test_folds_of_val_never_touch_the_test_rows(lab):
+    run = lab.train("train.folds=3", "data.split.fold_as=val", "train.test=false", "data.rows=200")
+    runs = children(run, "folds")
+    names = [name for name in run.metrics if not name.endswith("_sd")]
+    assert "val/loss" in names and not [name for name in names if name.startswith("test/")]
+    unfolded = lab.train("data.rows=200")
+    tested = unfolded.record["data"]["splits"]["test"]
+    assert [child.record["data"]["splits"]["test"]["rows"] for child in runs] == [tested["rows"]] * 3
+    assert sum(child.record["data"]["splits"]["val"]["rows"] for child in runs) == 200 - tested["rows"]
+    assert not list(run.path.rglob("predictions.parquet"))
+
+
+def test_folds_of_val_may_be_tested_and_are_not_taken_for_out_of_fold_predictions(lab):
+    run = lab.train("train.folds=2", "data.split.fold_as=val", "data.rows=200")
+    frames = [pl.read_parquet(child.path / "predictions.parquet")["row"].sort() for child in children(run, "folds")]
+    assert frames[0].equals(frames[1])
+    assert run.metrics["test/accuracy_sd"] is not None
+    assert not (run.path / "predictions.parquet").exists()
+
+
+def test_a_val_file_is_left_out_when_val_is_a_fold(lab):
+    rows = ["a,y"] + [f"{i % 7},{'no' if i % 3 else 'yes'}" for i in range(60)]
+    for name in ("main.csv", "val.csv"):
+        (lab.folder / name).write_text("\n".join(rows) + "\n", encoding="utf-8")
+    words = ("data.path=main.csv", "data.val_path=val.csv", "data.target=y", "data.split.fold_as=val")
+    run = lab.run("train", "debug=fast", *words, "train.folds=2")
+    assert "`val.csv` is not used: fold 0 is the val split" in children(run, "folds")[0].record["warnings"]
+
+
 def test_a_killed_repetition_goes_on_with_the_missing_children(lab):
     started = lab.start("train", *lab.quick, "train.folds=3", "trainer.max_epochs=8")
     started.wait_for("fold 2 of 3")

@@ -49,7 +49,8 @@ def run_all(run: Run, options: launch.Options, source: Run | None) -> None:
         runs.append(_child(run, run.path / kind / str(number), changes, options, source))
     metrics = summary([child.metrics for child in runs])
     artifacts = {}
-    if kind == "folds" and all((child.path / "predictions.parquet").exists() for child in runs):
+    covers = kind == "folds" and run.config["data"]["split"].get("fold_as") != "val"  # each row is tested once
+    if covers and all((child.path / "predictions.parquet").exists() for child in runs):
         artifacts["predictions"] = out_of_fold(run.path, runs)
     spread = {f"{kind}": len(runs), "children": {child.path.name: child.metrics for child in runs}}
     from trainctl.reporting import report

@@ -70,7 +70,7 @@ SENTENCES = {
         "`model.activation` must be one of relu, gelu, silu, tanh, got 'rel'; did you mean `relu`?"
     ),
     "+model.typo=1": (
-        "`model` has no parameter `typo`; it has: hidden_dims, dropout, activation, norm, embedding_dim, token_dim"
+        "`model` has no parameter `typo`; it has: hidden_dims, dropout, activation, norm, embedding_dim, token_dim, num_layers"
     ),
     "+optimizer.amsgrd=true": "`optimizer` has no parameter `amsgrd`; did you mean `amsgrad`?",
     "ema=1": "`ema` must be > 0 and < 1, got 1",
@@ -175,7 +175,7 @@ def test_every_mistake_of_a_command_is_reported() -> None:
         "`train` has no parameter `x`; it has: monitor, mode, folds, seeds, test, bootstrap",
         "`seed` must be a whole number from 0 to 4294967295, got -1",
     ]
-    assert check_words("trian", []) == ["no verb `trian`; have: evaluate, predict, train; did you mean `train`?"]
+    assert check_words("trian", []) == ["no verb `trian`; have: evaluate, predict, train, tune; did you mean `train`?"]
 
 
 def test_checking_is_fast_and_leaves_torch_alone(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from trainctl.check.rules import RULES, duration, number, one_of, whole
 from trainctl.data.preprocessing import SCALINGS
-from trainctl.models.layers import ACTIVATIONS, NORMS
+from trainctl.data.splits import FOLD_AS
+from trainctl.models.cnn import BLOCKS, KERNELS
+from trainctl.models.layers import ACTIVATIONS, NORMS, NORMS_2D
 
 RIGHT: list[tuple[str, list[Any]]] = [
     ("trainer.max_time", [None, 90, 1.5, "45s", "1.5s", "10m", "1h30m", "2d", "00:01:30:00", "1:30", "90"]),
@@ -50,6 +52,16 @@ def test_the_sentences_name_bounds_words_and_what_was_given() -> None:
 
 
 def test_the_words_are_those_that_the_components_know() -> None:
-    for key, known in {"model.activation": ACTIVATIONS, "model.norm": NORMS, "data.scaling": SCALINGS}.items():
+    words = {
+        "model.activation": ACTIVATIONS,
+        "model.norm": NORMS,
+        "model.block": BLOCKS,
+        "data.scaling": SCALINGS,
+        "data.split.fold_as": FOLD_AS,
+    }
+    for key, known in words.items():
         sentence = RULES[key]("?")
         assert sentence == f"must be one of {', '.join(known)}, got '?'"
+    assert tuple(NORMS) == tuple(NORMS_2D)
+    assert all(RULES["model.kernel"](kernel) is None for kernel in KERNELS)
+    assert RULES["model.kernel"](4) == "must be one of 1, 3, 5, 7, got 4"

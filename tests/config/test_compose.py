@@ -59,8 +59,8 @@ SENTENCES = {
     ),
     "seed.x=1": "unknown key `seed.x`; `seed` is a single value, set it with `seed=...`",
     "~model.xyz": (
-        "unknown key `model.xyz`; `model` has: _target_, hidden_dims, dropout, activation, norm, embedding_dim, "
-        "token_dim; another parameter of its `_target_` is passed with `+model.xyz=...`"
+        "unknown key `model.xyz`; `model` has: _target_, hidden_dims, num_layers, dropout, activation, norm, "
+        "embedding_dim, token_dim; another parameter of its `_target_` is passed with `+model.xyz=...`"
     ),
     "model=mlp2": f"no `model` option `mlp2`; have: {MODELS}; did you mean `mlp`?",
     "model=[mlp,xyz]": f"no `model` option `xyz`; have: {MODELS}",
@@ -89,7 +89,7 @@ def test_a_parameter_of_a_target_may_be_added() -> None:
 def test_an_unknown_verb() -> None:
     with pytest.raises(UsageError) as caught:
         compose("trian")
-    assert str(caught.value) == "no verb `trian`; have: evaluate, predict, train; did you mean `train`?"
+    assert str(caught.value) == "no verb `trian`; have: evaluate, predict, train, tune; did you mean `train`?"
 
 
 def test_a_users_folder_adds_options_and_experiments(tmp_path: Path) -> None:

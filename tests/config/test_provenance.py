@@ -41,7 +41,7 @@ def test_who_chose_an_option() -> None:
 
 
 def test_a_part_of_a_mapping_changes_that_part() -> None:
-    before = {"kind": "auto", "val": 0.15, "test": 0.15, "column": None, "folds": None, "fold": None}
+    before = {"kind": "auto", "val": 0.15, "test": 0.15, "column": None, "folds": None, "fold": None, "fold_as": "test"}
     layers = why("train", ["data=digits", "data.split.val=0.2"], "data.split")
     assert layers == [
         (line("data/digits.yaml", "split:"), before, None),

@@ -104,6 +104,54 @@ def test_folds_cover_every_row_once(kind: str) -> None:
     assert abs(len(parts["val"]) - 0.15 * 800) < 60
 
 
+@pytest.mark.parametrize("kind", ["auto", "random", "stratified", "group", "hash"])
+def test_folds_of_val_leave_test_as_it_is_and_cover_the_rest(kind: str) -> None:
+    unfolded = split(kind=kind)
+    folds = [split(kind=kind, folds=5, fold=k, fold_as="val") for k in range(5)]
+    rest = sorted(np.concatenate([unfolded["train"], unfolded["val"]]))
+    assert all(list(parts["test"]) == list(unfolded["test"]) for parts in folds)
+    assert sorted(np.concatenate([parts["val"] for parts in folds])) == rest
+    assert all(sorted(np.concatenate([parts["val"], parts["train"]])) == rest for parts in folds)
+    sizes = [len(parts["val"]) for parts in folds]
+    if kind == "hash":
+        assert min(sizes) > 100
+    else:
+        assert max(sizes) - min(sizes) <= (10 if kind == "group" else 1)
+    if kind == "group":
+        assert sum(len(set(KEYS[parts["val"]])) for parts in folds) == len(set(KEYS[rest]))
+    if kind in ("auto", "stratified"):
+        counts = np.array([np.bincount(LABELS[parts["val"]]) for parts in folds])
+        assert (counts.max(0) - counts.min(0) <= 1).all()
+
+
+def column_split(names: list[str], **config: Any) -> Rows:
+    plan = SplitPlan.from_config({"kind": "column", "column": "part", **config})
+    return split_rows(plan, len(names), 0, keys=np.array(names))
+
+
+def test_folds_of_val_beside_a_test_split_that_a_column_names() -> None:
+    names = ["train"] * 50 + ["val"] * 20 + ["test"] * 10 + ["unused"] * 5
+    folds = [column_split(names, folds=5, fold=k, fold_as="val") for k in range(5)]
+    assert all(list(parts["test"]) == list(range(70, 80)) for parts in folds)
+    assert sorted(np.concatenate([parts["val"] for parts in folds])) == list(range(70))
+    assert {(len(parts["val"]), len(parts["train"])) for parts in folds} == {(14, 56)}
+
+
+def test_folds_of_val_where_a_column_names_val_alone_take_the_same_test_from_train() -> None:
+    names = ["train"] * 80 + ["val"] * 20
+    unfolded = column_split(names)
+    folds = [column_split(names, folds=2, fold=k, fold_as="val") for k in range(2)]
+    assert all(list(parts["test"]) == list(unfolded["test"]) for parts in folds)
+    assert {(len(parts["val"]), len(parts["train"])) for parts in folds} == {(44, 44)}
+
+
+def test_folds_of_val_beside_files_of_their_own() -> None:
+    for given_names in ({"test"}, {"val", "test"}):
+        plan = SplitPlan.from_config({"folds": 5, "fold": 0, "fold_as": "val"})
+        parts = split_rows(plan, 100, 0, given=frozenset(given_names))
+        assert {name: len(rows) for name, rows in parts.items()} == {"train": 80, "val": 20}
+
+
 def test_too_few_groups_for_the_folds() -> None:
     with pytest.raises(DataError) as caught:
         split_rows(
@@ -149,7 +197,8 @@ def test_a_class_with_too_few_rows() -> None:
     ("config", "expected"),
     [
         ({"vale": 0.1}, "unknown key `data.split.vale`; did you mean `val`?"),
-        ({"zzz": 0.1}, "unknown key `data.split.zzz`; have: kind, val, test, column, folds, fold"),
+        ({"zzz": 0.1}, "unknown key `data.split.zzz`; have: kind, val, test, column, folds, fold, "
+         "fold_as"),
         ({"kind": "randm"}, "no `data.split.kind` 'randm'; have: auto, random, stratified, group, time, hash, column; "
          "did you mean `random`?"),
         ({"val": 0.7, "test": 0.5}, "`data.split.val` 0.7 and `data.split.test` 0.5 sum to 1.2; their sum must be "
@@ -164,6 +213,9 @@ def test_a_class_with_too_few_rows() -> None:
         ({"folds": 5, "fold": 5}, "`data.split.fold` must be 0 to 4, got 5"),
         ({"kind": "time", "column": "t", "folds": 5, "fold": 0}, "`data.split.kind=time` cannot be folded; use random, "
          "stratified, group or hash"),
+        ({"kind": "time", "column": "t", "folds": 5, "fold": 0, "fold_as": "val"}, "`data.split.kind=time` cannot be "
+         "folded; use random, stratified, group or hash"),
+        ({"fold_as": "vall"}, "`data.split.fold_as` must be test or val, got 'vall'; did you mean `val`?"),
     ],
 )  # fmt: skip
 def test_plans_that_cannot_be(config: dict[str, Any], expected: str) -> None:

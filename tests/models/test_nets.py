@@ -42,6 +42,45 @@ def test_mlp_leaves_out_what_is_switched_off() -> None:
     assert kinds == ["TableVector", "Linear", "BatchNorm1d", "GELU", "Dropout", "Linear"]
 
 
+def widths(net: nn.Module) -> list[int]:
+    return [layer.out_features for layer in net.modules() if isinstance(layer, nn.Linear)][:-1]
+
+
+def test_the_number_of_layers_repeats_the_last_width_or_leaves_out() -> None:
+    assert widths(MLP(TABLE, [16, 8])) == [16, 8]
+    assert widths(MLP(TABLE, [16, 8], num_layers=4)) == [16, 8, 8, 8]
+    assert widths(MLP(TABLE, [16, 8], num_layers=1)) == [16]
+
+
+def test_the_cnn_of_before_has_the_weights_it_had() -> None:
+    shapes = {name: list(weight.shape) for name, weight in CNN(IMAGE, [4, 8]).state_dict().items()}
+    norms = {
+        f"features.{i}.{name}": [] if name == "num_batches_tracked" else [width]
+        for i, width in ((1, 4), (5, 8))
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+    convolutions = {"features.0.weight": [4, 1, 3, 3], "features.4.weight": [8, 4, 3, 3]}
+    head = {"head.2.weight": [128, 8 * 7 * 7], "head.2.bias": [128], "head.4.weight": [10, 128], "head.4.bias": [10]}
+    assert shapes == {**convolutions, **norms, **head}
+
+
+@pytest.mark.parametrize("block", ["plain", "residual", "separable"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+def test_blocks_and_norms_of_the_cnn_train(block: str, norm: str) -> None:
+    net = CNN(IMAGE, [4, 8, 8], num_blocks=2, block=block, kernel=5, norm=norm, activation="silu")
+    net(torch.randn(6, 1, 28, 28)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+    kinds = [type(layer).__name__ for layer in net.modules()]
+    assert kinds.count("Conv2d") == {"plain": 6, "residual": 14, "separable": 12}[block]
+    norms = {"none": set(), "batch": {"BatchNorm2d"}, "layer": {"GroupNorm"}}
+    assert {kind for kind in kinds if "Norm" in kind} == norms[norm]
+    assert "ReLU" not in kinds
+
+
+def test_a_separable_cnn_is_smaller() -> None:
+    assert size(CNN(IMAGE, [32, 64, 128], block="separable")) < size(CNN(IMAGE, [32, 64, 128])) - 50_000
+
+
 def test_small_nets_for_images_stay_small() -> None:
     assert 100_000 < size(CNN(IMAGE, [32, 64, 128])) < 500_000
     assert 100_000 < size(ResNet(IMAGE, [32, 64, 128])) < 500_000
@@ -80,6 +119,16 @@ def test_lstm_drops_out_between_layers_and_after_them() -> None:
             "model.activation=rellu is not one of relu, gelu, silu, tanh; did you mean `relu`?",
         ),
         (lambda: ResMLP(TABLE, norm="bach"), "model.norm=bach is not one of none, batch, layer; did you mean `batch`?"),
+        (
+            lambda: MLP(TABLE, [8], num_layers=0),
+            "model.num_layers=0 must be 1 or more, or null for one layer per width",
+        ),
+        (
+            lambda: CNN(IMAGE, [8], block="residul"),
+            "model.block=residul is not one of plain, residual, separable; did you mean `residual`?",
+        ),
+        (lambda: CNN(IMAGE, [8], kernel=4), "model.kernel=4 is not one of 1, 3, 5, 7, e.g. model.kernel=3"),
+        (lambda: CNN(IMAGE, [8], num_blocks=0), "model.num_blocks=0 must be 1 or more"),
         (
             lambda: MLP(TABLE, 64),
             "model.hidden_dims=64 must be a list of whole numbers of 1 or more, e.g. model.hidden_dims=[64,64]",

@@ -1,7 +1,8 @@
 """Which rows are train, val and test: deterministic from the seed, pure numpy.
 
 Kinds: random, stratified (same share of every class), group (a group is never divided), time (last rows are test),
-hash (of a key: a row keeps its split when rows are added) and column (given). With folds, fold i is the test split.
+hash (of a key: a row keeps its split when rows are added) and column (given). With folds, fold i is the test split,
+or, by `fold_as: val`, the test split stays as it is without folds and fold i of the other rows is val.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ GIVEN_NAMES = {
     "train": "train", "training": "train", "fit": "train", "val": "val", "valid": "val", "validation": "val",
     "dev": "val", "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
+FOLD_AS = ("test", "val")
 Rows = dict[str, np.ndarray]
 
 
@@ -33,6 +35,12 @@ class SplitPlan:
     column: str | None = None
     folds: int | None = None
     fold: int | None = None
+    fold_as: str = "test"
+
+    @property
+    def folded(self) -> str | None:
+        """The split that is a fold, or None without folds."""
+        return self.fold_as if self.folds else None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> SplitPlan:
@@ -59,17 +67,22 @@ class SplitPlan:
             )
         if self.kind in ("group", "time", "hash", "column") and self.column is None:
             raise UsageError(f"`data.split.kind={self.kind}` needs `data.split.column`, the column to split by")
+        self._check_folds()
+
+    def _check_folds(self) -> None:
+        if self.fold_as not in FOLD_AS:
+            near = did_you_mean(str(self.fold_as), FOLD_AS)
+            raise UsageError(f"`data.split.fold_as` must be {' or '.join(FOLD_AS)}, got {self.fold_as!r}{near}")
         if (self.folds is None) != (self.fold is None):
             raise UsageError("`data.split.folds` and `data.split.fold` go together, such as folds=5 and fold=0")
-        if self.folds is not None and self.fold is not None:
-            if not isinstance(self.folds, int) or self.folds < 2:
-                raise UsageError(f"`data.split.folds` must be a whole number of 2 or more, got {self.folds!r}")
-            if not isinstance(self.fold, int) or not 0 <= self.fold < self.folds:
-                raise UsageError(f"`data.split.fold` must be 0 to {self.folds - 1}, got {self.fold!r}")
-            if self.kind in ("time", "column"):
-                raise UsageError(
-                    f"`data.split.kind={self.kind}` cannot be folded; use random, stratified, group or hash"
-                )
+        if self.folds is None or self.fold is None:
+            return
+        if not isinstance(self.folds, int) or self.folds < 2:
+            raise UsageError(f"`data.split.folds` must be a whole number of 2 or more, got {self.folds!r}")
+        if not isinstance(self.fold, int) or not 0 <= self.fold < self.folds:
+            raise UsageError(f"`data.split.fold` must be 0 to {self.folds - 1}, got {self.fold!r}")
+        if self.kind == "time" or (self.kind == "column" and self.fold_as == "test"):
+            raise UsageError(f"`data.split.kind={self.kind}` cannot be folded; use random, stratified, group or hash")
 
 
 def split_rows(
@@ -86,23 +99,24 @@ def split_rows(
     labels [num_rows] class indices (None for a number); keys [num_rows] values of `plan.column`; splits in `given`
     have their own file and get no rows here. UsageError for a split of 0 rows, DataError for one of 1 row."""
     everything = np.arange(num_rows, dtype=np.int64)
-    wanted = [name for name in ("test", "val") if name not in given or (name == "test" and plan.folds)]
+    wanted = [name for name in ("test", "val") if name not in given or name == plan.folded]
+    parts: Rows = {}
     if plan.kind == "column":
         assert keys is not None
         parts, everything = _given_rows(plan, keys)
-        wanted = [name for name in wanted if name not in parts]
-    else:
-        parts = {}
+        wanted = [name for name in wanted if name not in parts or name == plan.folded]
     if labels is not None and plan.kind in ("auto", "stratified"):
         _check_class_sizes(labels[everything], classes, need=1 + len(wanted))
     rest = everything
     fractions = {"test": plan.test, "val": plan.val}
     for step, name in enumerate(wanted):
         generator = np.random.default_rng([seed, step])
-        if name == "test" and plan.folds is not None and plan.fold is not None:
+        if name == plan.folded:
+            rest = np.union1d(rest, parts.pop(name, rest[:0]))  # rows that a column names val are folded too
             taken = _fold_rows(plan, rest, generator, labels, keys, seed)
         else:
-            share = fractions[name] * (num_rows / len(rest) if not plan.folds and plan.kind != "column" else 1.0)
+            of_all = plan.folded != "test" and plan.kind != "column"
+            share = fractions[name] * (num_rows / len(rest) if of_all else 1.0)
             taken = _take(plan, rest, name, share, generator, labels, keys, seed)
         parts[name], rest = rest[taken], rest[~taken]
     parts["train"] = rest
@@ -149,7 +163,7 @@ def _take(
     elif plan.kind == "hash" and keys is not None:  # no count enters: a row stays where it is when rows are added
         if name == "test":
             return np.asarray(hash_fractions(keys[rows], str(seed)) < plan.test)
-        if plan.folds:
+        if plan.folded == "test":
             return np.asarray(hash_fractions(keys[rows], f"{seed}/val") < plan.val)
         return np.asarray(hash_fractions(keys[rows], str(seed)) >= 1 - plan.val)
     elif labels is not None and plan.kind in ("auto", "stratified"):
@@ -173,7 +187,8 @@ def _fold_rows(
     """A mask over `rows`: those of fold `plan.fold`; the folds of one seed share no row and cover all."""
     folds = plan.folds or 1
     if plan.kind == "hash" and keys is not None:
-        return np.asarray((hash_fractions(keys[rows], str(seed)) * folds).astype(int) == plan.fold)
+        salt = str(seed) if plan.fold_as == "test" else f"{seed}/val"  # what decided test must not decide the fold
+        return np.asarray((hash_fractions(keys[rows], salt) * folds).astype(int) == plan.fold)
     order = generator.permutation(len(rows))
     if plan.kind == "group" and keys is not None:
         _, group = np.unique(keys[rows], return_inverse=True)

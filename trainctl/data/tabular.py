@@ -94,9 +94,10 @@ class Tabular(Data):
     def load(self) -> dict[str, Split]:
         """Read the files, divide the rows, fit on train, and fill one matrix in the order train, val, test."""
         given = frozenset(name for name in ("val", "test") if self.paths[name] is not None)
-        if self.plan.folds and "test" in given:
-            self.warnings.append(f"`{self.paths['test']}` is not used: fold {self.plan.fold} is the test split")
-            given -= {"test"}
+        if self.plan.folded in given:
+            name = self.plan.folded
+            self.warnings.append(f"`{self.paths[name]}` is not used: fold {self.plan.fold} is the {name} split")
+            given -= {name}
         if self.fine_tuned:
             self._retarget()
         raw = {"main": self._read("main")}
@@ -225,7 +226,7 @@ class Tabular(Data):
     def column(self, name: str, split: str) -> list[str | None]:
         """Raw values, read from the file again: nothing is kept in memory for it."""
         rows = self.split(split).rows
-        file = split if split != "train" and self.paths[split] and not (self.plan.folds and split == "test") else "main"
+        file = split if split not in ("train", self.plan.folded) and self.paths[split] else "main"
         source = self._source(locate(str(self.paths[file]), self.root, self.origin))
         if name not in source.header:
             raise DataError(f"no column `{name}` in `{source.name}`{did_you_mean(name, source.header)}")

@@ -19,6 +19,11 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm1d,
     "layer": nn.LayerNorm,
 }
+NORMS_2D: dict[str, Callable[[int], nn.Module]] = {
+    "none": lambda channels: nn.Identity(),
+    "batch": nn.BatchNorm2d,
+    "layer": lambda channels: nn.GroupNorm(1, channels),  # over all channels and pixels of an image
+}
 
 
 def activation(name: str) -> nn.Module:
@@ -31,9 +36,18 @@ def activation(name: str) -> nn.Module:
 
 def norm(name: str, width: int) -> nn.Module:
     """A new norm over `width` features: none, batch or layer; UsageError for another name."""
-    if name not in NORMS:
-        raise UsageError(f"model.norm={name} is not one of {', '.join(NORMS)}{did_you_mean(name, NORMS)}")
-    return NORMS[name](width)
+    return _norm(name, width, NORMS)
+
+
+def norm2d(name: str, channels: int) -> nn.Module:
+    """A new norm over the `channels` of images [B, channels, height, width]: none, batch or layer."""
+    return _norm(name, channels, NORMS_2D)
+
+
+def _norm(name: str, width: int, known: dict[str, Callable[[int], nn.Module]]) -> nn.Module:
+    if name not in known:
+        raise UsageError(f"model.norm={name} is not one of {', '.join(known)}{did_you_mean(name, known)}")
+    return known[name](width)
 
 
 def check_dims(key: str, dims: Sequence[int]) -> list[int]:
