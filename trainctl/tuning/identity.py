@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from trainctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from trainctl.tuning.space import Dimension, Space
     from trainctl.tuning.joining import Asked
+    from trainctl.tuning.space import Dimension, Space
 
 ATTRIBUTE = "trainctl"  # of the Optuna study
 _LISTED = 12  # choices that are written out

@@ -22,6 +22,8 @@ from trainctl.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from optuna.study import Study
 
+    from trainctl.tuning.space import Dimension
+
 NUMBER = "number"  # the user attribute that holds a trial's number
 ONE_OBJECTIVE = ("cmaes",)
 PICKLED = ("cmaes",)  # keep their state as a pickle among the trials
@@ -118,6 +120,16 @@ _KINDS: dict[str, Callable[..., BaseSampler]] = {
     "cmaes": optuna.samplers.CmaEsSampler,
     "nsga2": optuna.samplers.NSGAIISampler,
 }
+
+
+def suggested(handle: optuna.Trial, dimension: Dimension) -> str | float | int:
+    """A trial's value of a dimension: fixed, drawn now, or drawn before."""
+    if dimension.kind == "choice":
+        return str(handle.suggest_categorical(dimension.name, dimension.choices))
+    if dimension.kind == "int":
+        step = int(dimension.step or 1)
+        return handle.suggest_int(dimension.name, int(dimension.low), int(dimension.high), step=step, log=dimension.log)
+    return handle.suggest_float(dimension.name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
 
 
 def refuse_unknown(node: str, name: str, options: Mapping[str, Any], kind: Callable[..., Any]) -> None:

@@ -21,14 +21,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trainctl.errors import UsageError
-from trainctl.tuning import joining, rows, stoppers
-from trainctl.tuning.rows import END, GIVEN_BACK, OWNER, WORDS, Value
+from trainctl.tuning import joining, lost, rows, samplers, stoppers
+from trainctl.tuning.rows import END, OWNER, WORDS, Value
 from trainctl.tuning.samplers import NUMBER
 from trainctl.tuning.view import View
 
 if TYPE_CHECKING:
     from trainctl.tuning.joining import Asked, Joined
-    from trainctl.tuning.space import Dimension, Space
+    from trainctl.tuning.space import Space
 
 log = logging.getLogger("trainctl")
 
@@ -46,11 +46,11 @@ class Trial:
     params: dict[str, Value]
     words: list[str]
     retry: bool
-    _optuna: optuna.Trial = field(repr=False)
+    _optuna: Any = field(repr=False, default=None)
 
     @property
     def _id(self) -> int:
-        return self._optuna._trial_id
+        return int(self._optuna._trial_id)
 
 
 class Study(View):
@@ -122,7 +122,7 @@ class Study(View):
                 self.fail(trial, str(error), None, 0.0)
             except BaseException:
                 with self._store.answering():
-                    self._requeue(self._storage.get_trial(trial_id), given_back=True)
+                    lost.requeue(self._storage, self._optuna._study_id, trial_id, given_back=True)
                 raise
 
     def next_many(self, count: int) -> list[Trial]:
@@ -176,7 +176,7 @@ class Study(View):
     def give_back(self, trial: Trial) -> None:
         """Put a trial that did not end back into the queue, under its number."""
         with self._store.answering(), self._store.exclusive():
-            self._requeue(self._storage.get_trial(trial._id), given_back=True)
+            lost.requeue(self._storage, self._optuna._study_id, trial._id, given_back=True)
         self._mine.pop(trial._id, None)
 
     # Dead processes
@@ -191,7 +191,7 @@ class Study(View):
             with self._store.exclusive():
                 self._ledger.take(self._store.changed(self._optuna._study_id))
                 for trial in self._dead():
-                    if self._requeue(trial):
+                    if lost.requeue(self._storage, self._optuna._study_id, trial._trial_id):
                         found.append(int(trial.user_attrs[NUMBER]))
         self._refresh()
         return [number for number in found if self._ledger.row(number).state == "waiting"]
@@ -209,35 +209,7 @@ class Study(View):
             log.warning("trial %d was lost with its process; it is begun again", number)
 
     def _dead(self) -> list[FrozenTrial]:
-        """Attempts that nobody works on: of processes that are gone, and such as were lost half put back."""
-        running = {trial._trial_id: trial for trial in self._ledger.open.values()}
-        found = [trial for trial in running.values() if rows.lost(trial)]
-        far: dict[int, FrozenTrial] = {}
-        for trial in running.values():
-            if trial.state == TrialState.RUNNING and trial._trial_id not in self._mine:
-                alive = joining.alive(trial.user_attrs.get(OWNER))
-                if alive is None:
-                    far[trial._trial_id] = trial
-                elif not alive:
-                    found.append(trial)
-        if far:
-            tokens = {trial_id: str(trial.user_attrs[OWNER]["token"]) for trial_id, trial in far.items()}
-            found += [far[trial_id] for trial_id in self._store.asleep(self._optuna._study_id, tokens)]
-        return found
-
-    def _requeue(self, trial: FrozenTrial, given_back: bool = False) -> bool:
-        """Fail an attempt and queue its copy, inside the exclusive section; False when another process did."""
-        try:
-            if not trial.state.is_finished():
-                if given_back:
-                    self._storage.set_trial_user_attr(trial._trial_id, GIVEN_BACK, True)
-                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-                trial = self._storage.get_trial(trial._trial_id)
-        except UpdateFinishedTrialError:
-            return False
-        if rows.lost(trial):
-            self._storage.create_new_trial(self._optuna._study_id, rows.copied(trial))
-        return True
+        return lost.dead(self._ledger.open.values(), self._mine, self._store, self._optuna._study_id)
 
     # Proposals
 
@@ -284,7 +256,7 @@ class Study(View):
             space = self._known_space()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                params = space.point(lambda dimension: _suggested(handle, dimension))
+                params = space.point(lambda dimension: samplers.suggested(handle, dimension))
             words = space.words(params)
             self._storage.set_trial_user_attr(trial_id, WORDS, words)
         retry = "retry_history" in frozen.system_attrs
@@ -316,12 +288,3 @@ class Study(View):
         except UpdateFinishedTrialError:
             log.warning("trial %d was taken over by another process; what this one found is not counted", trial.number)
         self._mine.pop(trial._id, None)
-
-
-def _suggested(handle: optuna.Trial, dimension: Dimension) -> Value:
-    if dimension.kind == "choice":
-        return str(handle.suggest_categorical(dimension.name, dimension.choices))
-    if dimension.kind == "int":
-        step = int(dimension.step or 1)
-        return handle.suggest_int(dimension.name, int(dimension.low), int(dimension.high), step=step, log=dimension.log)
-    return handle.suggest_float(dimension.name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
