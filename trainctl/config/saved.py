@@ -21,6 +21,11 @@ ENV = "oc.env:"
 
 def dump(config: DictConfig) -> str:
     """The text of config.yaml: resolved except for what comes from the environment; UsageError as in `plain`."""
+    return str(yaml.safe_dump(content(config), sort_keys=False, allow_unicode=True, width=110))
+
+
+def content(config: DictConfig) -> dict[str, Any]:
+    """What config.yaml holds, as plain containers."""
     kept: list[str] = []
 
     def keep(interpolation: str) -> str:
@@ -29,8 +34,8 @@ def dump(config: DictConfig) -> str:
 
     raw = OmegaConf.to_container(config, resolve=False)
     resolved = plain(OmegaConf.create(_map(raw, lambda text: _replace_env(text, keep))))
-    final = _map(resolved, lambda text: _put_back(text, kept))
-    return str(yaml.safe_dump(final, sort_keys=False, allow_unicode=True, width=110))
+    final: dict[str, Any] = _map(resolved, lambda text: _put_back(text, kept))
+    return final
 
 
 def load(text: str) -> dict[str, Any]:
