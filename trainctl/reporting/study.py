@@ -47,7 +47,7 @@ def _body(run: Run, found: Mapping[str, Any], curves: Mapping[int, Sequence[Poin
         html.section("Search", html.plots(*_search(found, curves))),
         html.section("Hyperparameters", *_hyperparameters(found)),
         html.section("Trials", _trials(run, found)),
-        html.section("Failures", _failures(run, found)),
+        html.section("Failed or stopped", _failures(run, found)),
         html.section("How it was made", _facts(run, found), html.details("Configuration", dump_yaml(run.config))),
     ]
 
@@ -142,9 +142,7 @@ def _used(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _fronts(found: Mapping[str, Any]) -> list[str]:
     names = found["objectives"]
     return [
-        html.figure(
-            f"{names[b]} against {names[a]}", study_plots.front(found["trials"], found["pareto"], names, (a, b))
-        )
+        html.figure(f"{names[a]} and {names[b]}", study_plots.front(found["trials"], found["pareto"], names, (a, b)))
         for a, b in itertools.islice(itertools.combinations(range(len(names)), 2), 6)
     ]
 
@@ -188,6 +186,8 @@ def _failures(run: Run, found: Mapping[str, Any]) -> str:
             [html.Link(_of(t), _address(run, t)), str(t["why"] or ""), str(t["run"] or "")] for t in trials
         ]
         tables.append(html.table(["trial", "why", "run"], rows, numbers_from=9))
+    if len(failed) > _OPEN_ROWS:
+        tables[0] = f"<details><summary>Failed: {len(failed)}</summary>{tables[0]}</details>"
     folded = f"<details><summary>Stopped early: {len(stopped)}</summary>{tables[1]}</details>" if stopped else ""
     return tables[0] + folded
 

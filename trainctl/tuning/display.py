@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from trainctl.tuning.plan import Plan
     from trainctl.tuning.pool import Done
     from trainctl.tuning.recipe import Recipe
-    from trainctl.tuning.study import Row, Study, Trial
+    from trainctl.tuning.rows import Row
+    from trainctl.tuning.study import Study, Trial
 
 log = logging.getLogger("trainctl")
 

@@ -12,9 +12,10 @@ from trainctl.run.files import megabytes
 from trainctl.tuning.wording import clipped, number_text
 
 if TYPE_CHECKING:
+    from trainctl.tuning.dimensions import Dimension
     from trainctl.tuning.pool import Facts
     from trainctl.tuning.recipe import Recipe
-    from trainctl.tuning.space import Dimension, Space
+    from trainctl.tuning.space import Space
 
 _WIDTH = 100
 
@@ -155,7 +156,7 @@ def conditions(space: Space) -> dict[str, str]:
     """Name of a dimension -> `model=resmlp`: the choices of a group that alone have its key."""
     found: dict[str, str] = {}
     for group in space.dimensions:
-        if group.kind != "choice" or not group.name.isidentifier():
+        if not space.is_group(group) or group.joint:
             continue
         active = {choice: _active(space, group, choice) for choice in group.choices}
         for dimension in space.dimensions:
@@ -166,12 +167,7 @@ def conditions(space: Space) -> dict[str, str]:
 
 
 def _active(space: Space, group: Dimension, choice: str) -> set[str]:
-    def choose(dimension: Dimension) -> str | float | int:
-        if dimension is group or dimension.name == group.name:
-            return choice
-        return dimension.choices[0] if dimension.kind == "choice" else dimension.low
-
-    return set(space.point(choose))
+    return set(space.point(lambda one: choice if one is group else one.ends()[0]))
 
 
 def free_bytes(folder: Path) -> int | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trainctl.tuning.wording import number_text, setting
 
 if TYPE_CHECKING:
-    from trainctl.tuning.space import Dimension
+    from trainctl.tuning.dimensions import Dimension
 
 NEAR = 0.02  # of a range: so close to a bound, the best may lie beyond it
 STATES = ("completed", "stopped", "failed", "running", "waiting")

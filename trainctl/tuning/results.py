@@ -21,8 +21,9 @@ from trainctl.tuning.ranking import boundary_warnings, counts, pareto, rank, ran
 
 if TYPE_CHECKING:
     from trainctl.tuning.recipe import Recipe
-    from trainctl.tuning.space import Dimension
-    from trainctl.tuning.study import Row, Study
+    from trainctl.tuning.rows import Row
+    from trainctl.tuning.dimensions import Dimension
+    from trainctl.tuning.study import Study
 
 FILE = "study.json"
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainctl.run.files import shown_text
+
 LINE = 200  # characters of a line about a trial, at most
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.,-~+*#"
 
@@ -47,7 +49,7 @@ def settings(params: Mapping[str, Any]) -> str:
 
 def clipped(text: str, width: int) -> str:
     """`text` on one line and in `width` characters, `...` where it was cut."""
-    line = " ".join(text.split())
+    line = shown_text(" ".join(part.strip() for part in text.splitlines()))
     return line if len(line) <= width else line[: max(width - 3, 0)] + "..."
 
 
