@@ -20,14 +20,16 @@ ON_A_GPU = {
     "trainer=fsdp": "`trainer.strategy=fsdp` needs a GPU and none is visible; on the CPU use `trainer=ddp`",
 }
 RECIPES = ("experiment", "debug")
+OF_TUNE = ("sampler", "stopper", "space")
 
 
 @pytest.mark.parametrize("word", OPTIONS)
 def test_an_option_composes_without_a_problem(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    config = compose("train", [word], CONF)
+    verb = "tune" if word.startswith(OF_TUNE) else "train"
+    config = compose(verb, [word], CONF)
     resolved = plain(config)
-    assert check("train", resolved, CONF) == ([ON_A_GPU[word]] if word in ON_A_GPU else [])
+    assert check(verb, resolved, CONF) == ([ON_A_GPU[word]] if word in ON_A_GPU else [])
     refuse_untrusted(resolved)
     assert saved.load(saved.dump(config)) == resolved
 

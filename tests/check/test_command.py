@@ -11,7 +11,8 @@ import pytest
 MISTAKES = {
     "model.hiden_dims=[8]": "unknown key `model.hiden_dims`; did you mean `model.hidden_dims`?",
     "+model.typo=1": (
-        "`model` has no parameter `typo`; it has: hidden_dims, dropout, activation, norm, embedding_dim, token_dim, num_layers"
+        "`model` has no parameter `typo`; it has: hidden_dims, dropout, activation, norm, embedding_dim, token_dim, "
+        "num_layers"
     ),
     "optimizer.lr=-1": "`optimizer.lr` must be > 0 or auto, got -1",
     "ckpt=epoch=9-step=80.ckpt": (

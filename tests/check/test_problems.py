@@ -70,7 +70,8 @@ SENTENCES = {
         "`model.activation` must be one of relu, gelu, silu, tanh, got 'rel'; did you mean `relu`?"
     ),
     "+model.typo=1": (
-        "`model` has no parameter `typo`; it has: hidden_dims, dropout, activation, norm, embedding_dim, token_dim, num_layers"
+        "`model` has no parameter `typo`; it has: hidden_dims, dropout, activation, norm, embedding_dim, token_dim, "
+        "num_layers"
     ),
     "+optimizer.amsgrd=true": "`optimizer` has no parameter `amsgrd`; did you mean `amsgrad`?",
     "ema=1": "`ema` must be > 0 and < 1, got 1",
