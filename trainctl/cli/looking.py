@@ -49,10 +49,15 @@ def runs(
 def show(run: RunName, runs_dir: RunsDir = RUNS, as_json: Json = False, traceback: Traceback = False) -> int:
     """Show a run: status, figures, data, files, children."""
     from trainctl import launch
+    from trainctl.cli import render_study
+    from trainctl.tuning import results
 
     opened = launch.opened(runs_dir, run)
+    found = results.current(opened) if (study := render.is_study(opened)) else None
     if as_json:
-        console.emit_json(render.run_json(opened) | {"record": opened.record})
+        console.emit_json(render.run_json(opened) | {"record": opened.record} | ({"study": found} if study else {}))
+    elif study:
+        console.emit(*render_study.show(opened, found))
     else:
         console.emit(*render.show(opened, directory.children(opened), next_commands(opened)))
     return 0

@@ -20,12 +20,13 @@ from trainctl.tuning import experiment
 from trainctl.tuning.ranking import boundary_warnings, counts, pareto, rank, ranked
 
 if TYPE_CHECKING:
+    from trainctl.tuning.dimensions import Dimension
     from trainctl.tuning.recipe import Recipe
     from trainctl.tuning.rows import Row
-    from trainctl.tuning.dimensions import Dimension
     from trainctl.tuning.study import Study
 
 FILE = "study.json"
+_DECIDE = ("train.monitor=", "trainer.threads=")  # of the words that every trial gets: on these its figures depend
 
 
 def content(
@@ -34,11 +35,9 @@ def content(
     """The content of study.json; `status` stands in for what the study's trials say."""
     settings, rows = recipe.settings, study.rows()
     objectives, directions = list(settings.objectives), list(settings.directions)
-    kept = [
-        word for word in recipe.added if word.startswith(("train.monitor=", "trainer.threads="))
-    ]  # they decide bits
+    kept = [word for word in recipe.added if word.startswith(_DECIDE)]
     folder = run.path / "trials" if run.verb == "tune" else run.path
-    trials = [_trial(row, kept, folder) for row in rows]
+    trials = [_trial(row, objectives, kept, folder) for row in rows]
     if not objectives:
         watched = _watched(trials)
         if watched:
@@ -172,12 +171,15 @@ def curves(found: Mapping[str, Any], reported: Mapping[int, Mapping[int, float]]
     return result
 
 
-def _trial(row: Row, kept: Sequence[str], folder: Path) -> dict[str, Any]:
+def _trial(row: Row, objectives: Sequence[str], kept: Sequence[str], folder: Path) -> dict[str, Any]:
     own = folder / str(row.number)
     place = row.run or (files.shown(own) if own.is_dir() else None)  # one that runs has no word of it yet
     logged = _logged(place)
     trial: dict[str, Any] = {"number": row.number, "status": row.state}
-    _set_values(trial, list(row.values or []))
+    values: list[float | None] = list(row.values or [])
+    if row.state == "running" and logged:
+        values = [logged[max(logged)].get(name) for name in objectives]  # as far as it is
+    _set_values(trial, values)
     trial |= {"params": dict(row.params), "overrides": plain_overrides([*row.words, *kept]), "run": place}
     trial |= {"epochs": len(logged) or len(row.curve) or None, "seconds": row.seconds}
     return {**trial, "host": row.host, "why": row.why}
