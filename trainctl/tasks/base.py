@@ -22,7 +22,7 @@ from trainctl.schedulers import as_schedule
 from trainctl.tasks.ema import WeightAverage
 from trainctl.tasks.gather import gather_rows, rows_unpadded
 from trainctl.tasks.sharding import clip_gradients
-from trainctl.tasks.training import Augment, Batch, Progress, Training, is_single, num_batches
+from trainctl.tasks.training import Augment, Batch, Progress, Training, batch_seed, is_single, num_batches
 
 
 class Task(pl.LightningModule):
@@ -145,9 +145,7 @@ class Task(pl.LightningModule):
                 self._apply_gradients()
 
     def _train_batch(self, x: Tensor, y: Tensor, batch: int) -> None:
-        # The random draws of a batch are a function of (seed, epoch, batch, rank): that makes resuming exact.
-        key = (self._options.seed * 1_000_003 + self.progress.epoch) * 1_000_003 + batch
-        self._seed(key * 1_009 + self.global_rank)
+        self._seed(batch_seed(self._options.seed, self.progress.epoch, batch, self.global_rank))
         x = self.inputs(x)
         if self.augment is not None:
             x, y = self.augment(x, y)
@@ -177,9 +175,9 @@ class Task(pl.LightningModule):
         raise UsageError("batch norm needs 2 rows or more in a training batch; set `data.batch_size=2` or more")
 
     def _seed(self, key: int) -> None:
-        torch.default_generator.manual_seed(key % (2**63))
+        torch.default_generator.manual_seed(key)
         if self.device.type == "cuda":
-            torch.cuda.manual_seed(key % (2**63))
+            torch.cuda.manual_seed(key)
 
     def _accumulate_loss(self, loss: Tensor, rows: int) -> None:
         self.progress.rows += rows
