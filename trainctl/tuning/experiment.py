@@ -39,7 +39,7 @@ def text(words: Sequence[str], groups: Collection[str], title: str) -> str:
             unsaid.append(word)
         elif key in _INCLUDED and isinstance(value, str):
             _include(key, value, included, chosen, values)
-        elif key in groups:
+        elif key in groups and not isinstance(value, dict):
             name = f"/{key}@{override.package}" if override.package else f"/{key}"
             chosen[name if override.is_add() else f"override {name}"] = value
         else:
