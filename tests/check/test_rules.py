@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from trainctl.check.rules import RULES, duration, number, one_of, whole
+from trainctl.config.compose import compose, plain
+from trainctl.config.listing import options
 from trainctl.data.preprocessing import SCALINGS
 from trainctl.data.splits import FOLD_AS
 from trainctl.models.cnn import BLOCKS, KERNELS
@@ -18,6 +20,12 @@ RIGHT: list[tuple[str, list[Any]]] = [
     ("evaluate.threshold", [None, "auto", "f1", 0.5]),
     ("train.folds", [None, 2]),
     ("seed", [0, 2**32 - 1]),
+    ("tune.trials", [1, None]),
+    ("tune.jobs", [1, "auto"]),
+    ("tune.objective", ["auto", "val/loss", ["val/loss", "parameters"]]),
+    ("tune.direction", ["auto", "min", ["min", "auto"]]),
+    ("tune.storage", [None, "postgresql://user@host/db"]),
+    ("stopper.max_resource", ["auto", 9]),
     ("ema", [None, 0.999]),
     ("freeze", [[], ["embed*"]]),
 ]
@@ -28,6 +36,14 @@ WRONG: list[tuple[str, list[Any]]] = [
     ("evaluate.threshold", [0, 1, 2, "test", True]),
     ("train.folds", [1, 0, "5", True]),
     ("seed", [-1, 2**32, None, 1.5]),
+    ("tune.trials", [0, -1, "all", 1.5]),
+    ("tune.jobs", [0, None]),
+    ("tune.objective", [None, 3, ["val/loss", None], ""]),
+    ("tune.direction", ["up", ["min", "upwards"], None]),
+    ("tune.storage", [5, ""]),
+    ("tune.timeout", ["soon", 0]),
+    ("tune.max_failure_rate", [-0.1, 1.1, None]),
+    ("stopper.reduction_factor", [1, 2.5]),
     ("ema", [0, 1, "0.9"]),
     ("freeze", [None, "a", [1]]),
 ]
@@ -65,3 +81,11 @@ def test_the_words_are_those_that_the_components_know() -> None:
     assert tuple(NORMS) == tuple(NORMS_2D)
     assert all(RULES["model.kernel"](kernel) is None for kernel in KERNELS)
     assert RULES["model.kernel"](4) == "must be one of 1, 3, 5, 7, got 4"
+
+
+def test_every_key_of_a_search_has_a_rule_that_its_default_meets() -> None:
+    words = [f"{group}={name}" for group in ("sampler", "stopper") for name, _ in options(group)[group]]
+    for config in (plain(compose("tune", [word])) for word in words):
+        for node in ("tune", "sampler", "stopper"):
+            for name, value in config[node].items():
+                assert RULES[f"{node}.{name}"](value) is None, (node, name)

@@ -91,6 +91,21 @@ def duration(value: Any) -> str | None:
     return None if spelled else f"must be a duration such as 10m, 1h30m or 00:01:30:00, got {shown(value)}"
 
 
+def text(value: Any) -> str | None:
+    """A text that is not empty."""
+    return None if isinstance(value, str) and value else f"must be a text, got {shown(value)}"
+
+
+def text_or_null(value: Any) -> str | None:
+    """A text, or null."""
+    return None if value is None else text(value)
+
+
+def each(rule: Rule) -> Rule:
+    """The rule for a single value, or for every item of a list."""
+    return lambda value: next(filter(None, map(rule, value if isinstance(value, list) else [value])), None)
+
+
 def texts(value: Any) -> str | None:
     """A list of texts."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -128,6 +143,49 @@ RULES: dict[str, Rule] = {
     "train.seeds": whole(2, words=(None,)),
     "train.test": truth,
     "train.bootstrap": whole(0),
+    "tune.trials": whole(1, words=(None,)),
+    "tune.timeout": duration,
+    "tune.jobs": whole(1, words=("auto",)),
+    "tune.objective": each(text),
+    "tune.direction": each(one_of("auto", "min", "max")),
+    "tune.folds": whole(2, words=(None,)),
+    "tune.seeds": whole(2, words=(None,)),
+    "tune.trial_timeout": duration,
+    "tune.max_failure_rate": number(0, 1),
+    "tune.executor": one_of("auto", "pool", "vectorized"),
+    "tune.stack": whole(1),
+    "tune.storage": text_or_null,
+    "tune.study": text_or_null,
+    "tune.heartbeat": number(1),
+    "tune.refit": truth,
+    "sampler.name": one_of("tpe", "random", "grid", "qmc", "gp", "cmaes", "nsga2"),
+    "sampler.n_startup_trials": whole(0),
+    "sampler.n_ei_candidates": whole(1),
+    "sampler.multivariate": truth,
+    "sampler.group": truth,
+    "sampler.constant_liar": truth,
+    "sampler.qmc_type": one_of("sobol", "halton"),
+    "sampler.scramble": truth,
+    "sampler.deterministic_objective": truth,
+    "sampler.popsize": whole(2, words=(None,)),
+    "sampler.use_separable_cma": truth,
+    "sampler.with_margin": truth,
+    "sampler.lr_adapt": truth,
+    "sampler.consider_pruned_trials": truth,
+    "sampler.population_size": whole(2),
+    "sampler.mutation_prob": number(0, 1, words=(None,)),
+    "sampler.crossover_prob": number(0, 1),
+    "sampler.swapping_prob": number(0, 1),
+    "stopper.name": one_of("none", "median", "asha", "hyperband"),
+    "stopper.n_startup_trials": whole(0),
+    "stopper.n_warmup_steps": whole(0),
+    "stopper.interval_steps": whole(1),
+    "stopper.n_min_trials": whole(1),
+    "stopper.min_resource": whole(1, words=("auto",)),
+    "stopper.max_resource": whole(1, words=("auto",)),
+    "stopper.reduction_factor": whole(2),
+    "stopper.min_early_stopping_rate": whole(0),
+    "stopper.bootstrap_count": whole(0),
     "data.batch_size": whole(1),
     "data.eval_batch_size": whole(1, words=(None,)),
     "data.drop_last": truth,
