@@ -29,6 +29,7 @@ _DATABASES = (*_PORTS, "sqlite")
 _PACKAGES = {"psycopg2": "trainctl[postgres]", "MySQLdb": "mysqlclient"}
 _TIMED = ("psycopg2", "psycopg", "mysqldb", "pymysql")  # drivers that take connect_timeout
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs", "9p", "ceph", "lustre", "beegfs", "gpfs")
+MOUNTS = Path("/proc/mounts")
 _EXAMPLE = "postgresql://user@host/database"
 
 
@@ -168,11 +169,11 @@ class DatabaseStore(Store):
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "sqlite": 0}
 
 
-def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
+def file_system(path: Path, mounts: Path | None = None) -> str:
     """The kind of the file system that a path is on, as the kernel calls it; empty where it does not tell."""
     target, best, kind = os.path.realpath(path), "", ""
     with contextlib.suppress(OSError):
-        for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in (mounts or MOUNTS).read_text(encoding="utf-8", errors="replace").splitlines():
             _, point, found, *_ = line.split()
             point = point.replace("\\040", " ")
             if (target + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best):

@@ -11,7 +11,8 @@ from trainctl.errors import UsageError
 
 if TYPE_CHECKING:
     from trainctl.tuning.joining import Asked
-    from trainctl.tuning.space import Dimension, Space
+    from trainctl.tuning.dimensions import Dimension
+    from trainctl.tuning.space import Space
 
 ATTRIBUTE = "trainctl"  # of the Optuna study
 _LISTED = 12  # choices that are written out
@@ -28,6 +29,7 @@ def of(settings: Asked, space: Space) -> dict[str, Any]:
         "sampler": dict(settings.sampler),
         "stopper": dict(settings.stopper),
         "space": {dimension.name: shown(dimension) for dimension in space.dimensions},
+        "order": list(space.order) or [dimension.name for dimension in space.dimensions],
         "fixed": {key: value for key, _, value in fixed},
     }
 
@@ -55,7 +57,7 @@ def refuse_difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None
     """UsageError naming the first difference between a study's identity and this command's."""
     for part, value in now.items():
         before = stored.get(part)
-        if before == value and (part != "space" or list(before) == list(value)):
+        if before == value:
             continue
         if not isinstance(value, Mapping) or not isinstance(before, Mapping):
             _refuse(part, before, value)
@@ -63,7 +65,6 @@ def refuse_difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None
         for key in [*before, *(key for key in value if key not in before)]:
             if before.get(key) != value.get(key):
                 _refuse(_PARTS[part] + key, before.get(key), value.get(key))
-        _refuse("order of the space", list(before), list(value))
 
 
 def _refuse(key: str, before: Any, now: Any) -> None:

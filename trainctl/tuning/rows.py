@@ -21,7 +21,13 @@ Value = str | float | int
 OWNER, WORDS, END, LOSSES, GIVEN_BACK = "owner", "words", "end", "losses", "given_back"  # user attributes
 STATES = ("completed", "stopped", "failed", "running", "waiting")
 MAX_LOSSES = 3  # times that a trial whose process died is begun again
-_ENDED = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped", TrialState.RUNNING: "running"}
+NAMES = {
+    TrialState.COMPLETE: "completed",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
 
 
 @dataclass(frozen=True)
@@ -97,15 +103,13 @@ class Ledger:
 
 def state(trial: FrozenTrial) -> str:
     """A trial's state in a user's words; one that was lost waits for its next attempt."""
-    if trial.state == TrialState.FAIL:
-        return "waiting" if lost(trial) else "failed"
-    return _ENDED.get(trial.state, "waiting")
+    return "waiting" if lost(trial) else NAMES[trial.state]
 
 
 def lost(trial: FrozenTrial) -> bool:
-    """Whether an attempt ended without a word of its own and may be begun again."""
+    """Whether an attempt ended without failing for a reason of its own, and may be begun again."""
     attributes = trial.user_attrs
-    if trial.state != TrialState.FAIL or END in attributes:
+    if trial.state != TrialState.FAIL or attributes.get(END, {}).get("state") == "failed":
         return False
     return bool(attributes.get(GIVEN_BACK)) or int(attributes.get(LOSSES, 0)) < MAX_LOSSES
 
@@ -140,6 +144,7 @@ def _row(trial: FrozenTrial) -> Row:
     owner: dict[str, Any] = attributes.get(OWNER) or {}
     end: dict[str, Any] = attributes.get(END) or {}
     now = state(trial)
+    end = end if end.get("state") == now else {}  # else it was lost while its end was written
     why = end.get("why")
     if now == "failed" and why is None:
         why = f"its process died {MAX_LOSSES + 1} times, the last one as pid {owner.get('pid')} on {owner.get('host')}"

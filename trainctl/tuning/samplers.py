@@ -22,7 +22,7 @@ from trainctl.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from optuna.study import Study
 
-    from trainctl.tuning.space import Dimension
+    from trainctl.tuning.dimensions import Dimension
 
 NUMBER = "number"  # the user attribute that holds a trial's number
 ONE_OBJECTIVE = ("cmaes",)

@@ -216,6 +216,7 @@ class Study(View):
     def _take(self) -> int | None:
         """Begin a queued trial or a new one, inside the exclusive section; its id in the storage."""
         self._ledger.take(self._store.changed(self._optuna._study_id))
+        self._store.beat([])
         owner = self._process.owner
         for waiting in self._ledger.waiting():
             self._storage.set_trial_user_attr(waiting._trial_id, OWNER, owner)
@@ -283,7 +284,7 @@ class Study(View):
                 frozen = self._storage.get_trial(trial._id)
                 if frozen.state.is_finished():
                     raise UpdateFinishedTrialError(str(trial.number))
-                self._storage.set_trial_user_attr(trial._id, END, end)
+                self._storage.set_trial_user_attr(trial._id, END, {"state": rows.NAMES[state], **end})
                 self._optuna.tell(trial._optuna, values, state)
         except UpdateFinishedTrialError:
             log.warning("trial %d was taken over by another process; what this one found is not counted", trial.number)

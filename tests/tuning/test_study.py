@@ -1,0 +1,476 @@
+"""Studies: numbers, the queue, trials of dead processes, several processes, databases, and what can be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuning.studies import GRID, LR, MIXED, ROOT, Settings, begin, done, shared
+from trainctl.errors import ResourceError, RunError, UsageError
+from trainctl.run import machine
+from trainctl.tuning import database
+from trainctl.tuning.space import Dimension, Space
+from trainctl.tuning.study import Study, Trial
+
+GRID_SETTINGS = Settings(sampler={"name": "grid"}, trials=9)
+
+
+def finish(study: Study, trial: Trial | None, value: float = 0.5) -> Trial:
+    assert trial is not None
+    study.complete(trial, [value], f"runs/{trial.number}", 1.5)
+    return trial
+
+
+def finish_all(study: Study) -> list[int]:
+    """Complete what is left; the numbers in their order."""
+    found = []
+    while (trial := study.next()) is not None:
+        found.append(finish(study, trial).number)
+    return found
+
+
+def points(study: Study) -> list[dict[str, Any]]:
+    return [row.params for row in study.rows()]
+
+
+def killed(folder: Path, settings: str, count: int = 1, host: str | None = None) -> None:
+    """A process, as on another machine when `host` is given, takes `count` trials and is killed with -9."""
+    code = (
+        "import os,signal,socket,sys;from pathlib import Path;from tests.tuning.studies import *;"
+        "from trainctl.tuning.study import Study\n"
+        + (f"socket.gethostname=lambda:{host!r}\n" if host else "")
+        + f"study=Study.create(Path(sys.argv[1]),{settings})\n"
+        f"for _ in range({count}): trial=study.next(); study.report(trial,1,0.25)\n"
+        "os.kill(os.getpid(),signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+# Numbers and ends
+
+
+def test_trials_have_numbers_words_and_values_until_the_budget_is_spent(tmp_path: Path) -> None:
+    study = Study.create(tmp_path, Settings(trials=3), MIXED)
+    assert (study.remaining(), study.finished(), study.best()) == (3, False, None)
+    trials = study.next_many(5)
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    first = trials[0]
+    assert first.words == ["data=iris", *(f"{name}={value}" for name, value in first.params.items())]
+    assert not first.retry
+    assert (study.remaining(), study.finished()) == (0, False)
+    study.report(first, 1, 0.75)
+    study.complete(first, [0.5], "runs/a", 2.0)
+    study.stop(trials[1], 2, "asha: weak", [0.75], "runs/b", 1.0)
+    study.fail(trials[2], "exploded", "runs/c", 0.5)
+    assert study.counts() == {"completed": 1, "stopped": 1, "failed": 1, "running": 0, "waiting": 0}
+    assert study.finished()
+    assert study.next() is None
+    row = study.row(0)
+    assert (row.state, row.values, row.curve, row.run, row.seconds) == ("completed", (0.5,), {1: 0.75}, "runs/a", 2.0)
+    assert (row.host, row.words) == (machine.host(), first.words)
+    assert [row.why for row in study.rows()] == [None, "asha: weak", "exploded"]
+    assert study.summary() == "3 of 3 trials done (1 failed), best val/loss 0.5 by trial 0"
+    assert Study.open(tmp_path).rows() == study.rows()
+
+
+def test_a_trial_without_a_value_failed(tmp_path: Path) -> None:
+    study = Study.create(tmp_path, Settings(objectives=("val/auroc",), directions=("maximize",)), MIXED)
+    one, other = study.next_many(2)
+    study.complete(one, [math.nan], "runs/a", 1.0)
+    study.complete(other, [None], "runs/b", 1.0)
+    assert [(row.state, row.why) for row in study.rows()] == [("failed", "val/auroc is undefined")] * 2
+
+
+def test_a_study_without_objectives_runs_every_point(tmp_path: Path) -> None:
+    settings = dataclasses.replace(GRID_SETTINGS, objectives=(), directions=())
+    study = Study.create(tmp_path, settings, GRID, GRID.points())
+    while (trial := study.next()) is not None:
+        study.complete(trial, [], None, 1.0)
+    assert {row.values for row in study.rows()} == {()}
+    assert (study.best(), study.pareto(), study.importances(), study.finished()) == (None, [], {}, True)
+
+
+def test_a_point_that_cannot_be_is_a_failed_trial(tmp_path: Path) -> None:
+    class Picky(Space):
+        def words(self, point: dict[str, Any]) -> list[str]:
+            if point["optimizer.lr"] > 0.01:
+                raise UsageError("too fast")
+            return super().words(point)
+
+    study = Study.create(tmp_path, Settings(trials=8), Picky((LR,), ()))
+    completed = finish_all(study)
+    failed = [row for row in study.rows() if row.state == "failed"]
+    assert len(failed) + len(completed) == 8
+    assert {row.why for row in failed} == {"too fast"}
+
+
+def test_no_budget_ends_never(tmp_path: Path) -> None:
+    study = Study.create(tmp_path, Settings(trials=None), MIXED)
+    finish(study, study.next())
+    assert (study.remaining(), study.finished(), study.summary()) == (
+        None,
+        False,
+        "1 trials done, best val/loss 0.5 by trial 0",
+    )
+
+
+def test_a_grid_is_given_out_in_order_and_may_be_longer_than_the_budget(tmp_path: Path) -> None:
+    study = Study.create(tmp_path, dataclasses.replace(GRID_SETTINGS, trials=4), GRID)
+    assert finish_all(study) == [0, 1, 2, 3]
+    study = Study.open(tmp_path, GRID_SETTINGS, GRID)
+    study.extend(GRID.points())
+    assert (study.remaining(), finish_all(study)) == (5, [4, 5, 6, 7, 8])
+    assert points(study) == GRID.points()
+
+
+def test_a_thousand_points_are_begun_at_once(tmp_path: Path) -> None:
+    digits = tuple("0123456789")
+    space = Space(tuple(Dimension(name, "choice", digits) for name in "abc"), ())
+    study = Study.create(tmp_path, dataclasses.replace(GRID_SETTINGS, trials=1000), space)
+    began = time.process_time()
+    assert len(study.next_many(1000)) == 1000
+    assert time.process_time() - began < 2
+    assert points(study) == [dict(zip("abc", each, strict=True)) for each in itertools.product(digits, repeat=3)]
+
+
+# What is lost comes back
+
+
+def test_a_trial_that_is_given_back_is_begun_again_under_its_number(tmp_path: Path) -> None:
+    study = Study.create(tmp_path, Settings(trials=2), MIXED)
+    first, second = study.next_many(2)
+    for _ in range(5):  # that is no loss
+        study.give_back(first)
+        assert (study.counts()["waiting"], study.remaining(), study.finished()) == (1, 1, False)
+        again = study.next()
+        assert again is not None
+        assert (again.number, again.params, again.words, again.retry) == (0, first.params, first.words, True)
+        first = again
+    finish(study, first)
+    finish(study, second)
+    study.give_back(second)  # it ended
+    assert [row.state for row in study.rows()] == ["completed"] * 2
+
+
+def test_trials_of_a_killed_process_come_back_with_their_curves(tmp_path: Path) -> None:
+    killed(tmp_path, "Settings(),MIXED", 2)
+    study = Study.open(tmp_path, Settings(), MIXED)
+    assert study.counts()["running"] == 2
+    assert study.recover() == [0, 1]
+    assert study.recover() == []
+    assert [row.state for row in study.rows()] == ["waiting"] * 2
+    assert finish_all(study) == list(range(12))
+    assert study.row(0).curve == {1: 0.25}
+    undisturbed = Study.create(tmp_path / "undisturbed", Settings(), MIXED)
+    finish_all(undisturbed)
+    assert points(study) == points(undisturbed)
+
+
+def test_a_proposal_that_was_made_by_half_is_made_anew(tmp_path: Path) -> None:
+    class Fatal(Space):
+        def point(self, choose: Any) -> dict[str, Any]:
+            choose(self.dimensions[0])
+            raise KeyboardInterrupt
+
+    study = Study.create(tmp_path, Settings(), Fatal(MIXED.dimensions, MIXED.fixed))
+    with pytest.raises(KeyboardInterrupt):
+        study.next()
+    study.close()
+    finish_all(study := Study.open(tmp_path, Settings(), MIXED))
+    finish_all(undisturbed := Study.create(tmp_path / "undisturbed", Settings(), MIXED))
+    assert points(study) == points(undisturbed)
+
+
+def test_a_trial_that_kills_its_process_each_time_fails(tmp_path: Path) -> None:
+    for _ in range(4):
+        killed(tmp_path, "Settings(trials=1),MIXED")
+        study = Study.open(tmp_path, Settings(trials=1), MIXED)
+        study.recover()
+        study.close()
+    row = Study.open(tmp_path).row(0)
+    assert (row.state, row.values) == ("failed", None)
+    assert row.why is not None and row.why.startswith("its process died 4 times, the last one as pid ")
+    assert Study.open(tmp_path, Settings(trials=1), MIXED).finished()
+
+
+def test_what_a_slow_process_found_after_another_took_over_is_not_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = Study.create(tmp_path, Settings(trials=1), MIXED)
+    trial = slow.next()
+    assert trial is not None
+    slow.close()  # from now on its trials count as lost
+    late = Study.open(tmp_path, Settings(trials=1), MIXED)
+    assert late.recover() == [0]
+    slow = Study.open(tmp_path, Settings(trials=1), MIXED)
+    assert slow.report(trial, 1, 0.5) == "another process took it over"
+    slow.complete(trial, [0.1], None, 1.0)
+    assert caplog.messages == ["trial 0 was taken over by another process; what this one found is not counted"]
+    finish(late, late.next(), 0.7)
+    assert late.row(0).values == (0.7,)
+
+
+def test_another_machine_that_shows_no_sign_of_life_loses_its_trials(tmp_path: Path) -> None:
+    killed(tmp_path, "Settings(),MIXED", host="elsewhere")
+    study = Study.open(tmp_path, Settings(), MIXED)
+    assert study.row(0).host == "elsewhere"
+    assert study.recover() == []  # it may only be slow
+    for sign in (tmp_path / "journal.alive").iterdir():
+        os.utime(sign, (time.time() - 200, time.time() - 200))
+    assert study.recover() == [0]
+    finish_all(study)
+    assert study.finished()
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("kind", ["-", "sqlite"])
+def test_three_processes_of_which_some_are_killed_do_every_trial_once(kind: str, tmp_path: Path) -> None:
+    storage = "-" if kind == "-" else f"sqlite:///{tmp_path}/study.db"
+    chance = random.Random(1)
+    processes = [begin(tmp_path, storage) for _ in range(3)]
+    for kill in (1, 3, 6):
+        while len(done(tmp_path)) < kill:
+            time.sleep(0.01)
+        time.sleep(0.1 * chance.random())
+        victim = processes.pop(chance.randrange(3))
+        victim.kill()
+        victim.wait()
+        processes.append(begin(tmp_path, storage))
+    assert [process.wait(60) for process in processes] == [0, 0, 0], (tmp_path / "err").read_text()
+    assert len(set(done(tmp_path))) == len(done(tmp_path))
+    study = Study.open(tmp_path, shared(storage), MIXED)
+    assert study.finished()
+    assert [(row.number, row.state) for row in study.rows()] == [(number, "completed") for number in range(12)]
+    assert all(list(row.curve) == [1, 2, 3] for row in study.rows())
+    undisturbed = Study.create(tmp_path / "undisturbed", shared("-"), MIXED)
+    finish_all(undisturbed)
+    assert points(study) == points(undisturbed)
+    study.close()
+
+
+# Databases
+
+
+def test_a_database_returns_the_trials_of_a_machine_whose_heartbeat_stopped(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    killed(tmp_path, f"shared({storage!r}),MIXED", host="elsewhere")
+    study = Study.open(tmp_path, shared(storage), MIXED)
+    assert study.counts()["running"] == 1
+    assert study.recover() == []
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        connection.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-7 seconds')")
+    connection.close()
+    assert study.recover() == [0]
+    trial = study.next()
+    assert trial is not None and (trial.number, trial.retry) == (0, True)
+    study.heartbeat()
+    finish(study, trial)
+    finish_all(study)
+    assert study.finished()
+    study.close()
+
+
+def test_a_study_without_a_name_is_found_by_what_it_is(tmp_path: Path) -> None:
+    settings = Settings(storage=f"sqlite:///{tmp_path}/study.db", trials=2)
+    one, same = (Study.create(tmp_path / name, settings, MIXED) for name in "ab")
+    other = Study.create(tmp_path / "c", dataclasses.replace(settings, seed=8), MIXED)
+    first, second = one.next(), same.next()
+    assert first is not None and second is not None and (first.number, second.number) == (0, 1)
+    assert [study.remaining() for study in (one, same, other)] == [0, 0, 2]
+    for study in (one, same, other):
+        study.close()
+
+
+@pytest.mark.parametrize(
+    ("storage", "error", "sentence"),
+    [
+        (
+            "postgresql://me:secret@127.0.0.1:1/db",
+            ResourceError,
+            "storage postgresql at 127.0.0.1:1 does not answer: Connection refused; start it or check `tune.storage`",
+        ),
+        (
+            "sqlite:////no/such/folder/study.db",
+            ResourceError,
+            "storage `/no/such/folder/study.db` does not answer: unable to open database file; start it or check "
+            "`tune.storage`",
+        ),
+        (
+            "redis://me:secret@host/0",
+            UsageError,
+            "`tune.storage` begins with `redis://`, which is no storage; have: journal://, postgresql://, mysql://, "
+            "mariadb://, sqlite://",
+        ),
+        ("here", UsageError, "`tune.storage` must be null or a URL such as postgresql://user@host/database"),
+        (
+            "postgresql://me:secret@host",
+            UsageError,
+            "`tune.storage` names no database; give one, as in postgresql://user@host/database",
+        ),
+        (
+            "mysql+absent://me:secret@host/db",
+            UsageError,
+            "`tune.storage=mysql://...` needs `mysql+absent`; run `pip install 'mysql+absent'`",
+        ),
+        (
+            "postgresql+pg8000://me:secret@host/db",
+            UsageError,
+            "`tune.storage=postgresql://...` needs `pg8000`; run `pip install 'pg8000'`",
+        ),
+    ],
+)
+def test_a_storage_that_cannot_be_is_a_sentence(
+    storage: str, error: type[Exception], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error) as caught:
+        Study.create(tmp_path, Settings(storage=storage), MIXED)
+    assert str(caught.value) == sentence
+
+
+def test_sqlite_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
+    assert database.file_system(tmp_path / "a", mounts) == "nfs4"
+    assert database.file_system(tmp_path.parent, mounts) == "ext4"
+    monkeypatch.setattr(database, "MOUNTS", mounts)
+    with pytest.raises(UsageError) as caught:
+        Study.create(tmp_path, Settings(storage=f"sqlite:///{tmp_path}/study.db"), MIXED)
+    assert str(caught.value) == (
+        f"SQLite loses data on a network file system, and `{tmp_path}/study.db` is on nfs4; use "
+        f"`tune.storage=journal://{tmp_path}/study.log` or a database server"
+    )
+
+
+def test_a_journal_elsewhere(tmp_path: Path) -> None:
+    settings = Settings(storage=f"journal://{tmp_path}/shared/study.log", trials=2)
+    one, other = (Study.create(tmp_path / name, settings, MIXED) for name in "ab")
+    assert [finish(study, study.next()).number for study in (one, other)] == [0, 1]
+    assert one.finished()
+
+
+# The same study
+
+
+@pytest.mark.parametrize(
+    ("settings", "space", "difference"),
+    [
+        (
+            Settings(),
+            Space((MIXED.dimensions[0], dataclasses.replace(LR, low=1e-3), *MIXED.dimensions[2:]), MIXED.fixed),
+            "the study has optimizer.lr in [0.0001, 0.1] (log), this command optimizer.lr in [0.001, 0.1] (log)",
+        ),
+        (
+            Settings(),
+            Space(MIXED.dimensions[:3], MIXED.fixed),
+            "the study has model.width in [16, 64] (log), this command no model.width",
+        ),
+        (
+            Settings(),
+            Space((dataclasses.replace(MIXED.dimensions[0], choices=("mlp",)), *MIXED.dimensions[1:]), MIXED.fixed),
+            "the study has model one of mlp, resmlp, this command model one of mlp",
+        ),
+        (Settings(), Space(MIXED.dimensions, ("data=wine",)), "the study has data=iris, this command data=wine"),
+        (Settings(seed=8), MIXED, "the study has seed=7, this command seed=8"),
+        (
+            Settings(sampler={"name": "tpe"}),
+            MIXED,
+            "the study has sampler.name=random, this command sampler.name=tpe",
+        ),
+        (
+            Settings(stopper={"name": "asha", "reduction_factor": 3}),
+            MIXED,
+            "the study has stopper.name=none, this command stopper.name=asha",
+        ),
+        (
+            Settings(objectives=("val/auroc",)),
+            MIXED,
+            "the study has objectives=val/loss, this command objectives=val/auroc",
+        ),
+        (
+            Settings(),
+            Space((*MIXED.dimensions[:1], MIXED.dimensions[2], LR, MIXED.dimensions[3]), MIXED.fixed),
+            "the study has order=model, optimizer.lr, model.dropout, model.width, this command order=model, "
+            "model.dropout, optimizer.lr, model.width",
+        ),
+    ],
+)
+def test_another_study_under_the_same_name_is_refused(
+    settings: Settings, space: Space, difference: str, tmp_path: Path
+) -> None:
+    Study.create(tmp_path, Settings(), MIXED).close()
+    with pytest.raises(UsageError) as caught:
+        Study.open(tmp_path, settings, space)
+    assert str(caught.value) == f"{difference}; use the same words, or another `tune.study=`"
+    Study.open(tmp_path, dataclasses.replace(Settings(), trials=99), MIXED)  # a budget is no difference
+
+
+def test_many_choices_are_compared_and_not_written_out(tmp_path: Path) -> None:
+    def wide(last: str) -> Space:
+        choices = (*map(str, range(19)), last)
+        return Space((dataclasses.replace(GRID.dimensions[0], choices=choices),), ())
+
+    Study.create(tmp_path, Settings(), wide("19")).close()
+    with pytest.raises(UsageError, match=r"^the study has a one of 20 values \(sha256 [0-9a-f]{8}\), this command a "):
+        Study.open(tmp_path, Settings(), wide("20"))
+
+
+def test_what_is_no_study_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught:
+        Study.open(tmp_path)
+    assert str(caught.value) == f"`{tmp_path}` holds no study: it has no journal.log"
+    (tmp_path / "journal.log").touch()
+    with pytest.raises(RunError) as caught:
+        Study.open(tmp_path)
+    assert str(caught.value) == f"`{tmp_path}` holds no study: its journal.log is empty"
+    assert Study.open(tmp_path, Settings(), MIXED).remaining() == 12  # killed before its first word
+
+
+# What can be read
+
+
+def test_best_front_and_importances(tmp_path: Path) -> None:
+    study = Study.create(tmp_path, dataclasses.replace(GRID_SETTINGS, directions=("maximize",)), GRID)
+    assert study.importances() == {}
+    while (trial := study.next()) is not None:
+        study.complete(trial, [float(trial.params["a"]) + (trial.params["b"] == "y") / 10], None, 1.0)
+    best = study.best()
+    assert best is not None and (best.number, best.params) == (7, {"a": "3", "b": "y"})
+    assert study.pareto() == [best]
+    shares = study.importances()
+    assert list(shares) == ["a", "b"] and shares["a"] > 0.9 and abs(sum(shares.values()) - 1) < 1e-6
+
+
+def test_the_front_of_two_objectives(tmp_path: Path) -> None:
+    two = dataclasses.replace(GRID_SETTINGS, objectives=("val/loss", "parameters"), directions=("minimize",) * 2)
+    study = Study.create(tmp_path, two, GRID)
+    for values in ([1.0, 9.0], [2.0, 5.0], [3.0, 6.0], [9.0, 1.0], [1.0, 9.5]):
+        trial = study.next()
+        assert trial is not None
+        assert study.report(trial, 1, values[0]) is None
+        study.complete(trial, values, None, 1.0)
+    study.next()
+    assert [row.number for row in study.pareto()] == [0, 1, 3]
+    assert study.importances()
+
+
+def test_equal_values_explain_nothing(tmp_path: Path) -> None:
+    study = Study.create(tmp_path, GRID_SETTINGS, GRID)
+    finish_all(study)
+    assert study.importances() == {}
+    best = study.best()
+    assert best is not None and best.number == 0
