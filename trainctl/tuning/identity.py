@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from trainctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from trainctl.tuning.joining import Asked
     from trainctl.tuning.dimensions import Dimension
+    from trainctl.tuning.joining import Asked
     from trainctl.tuning.space import Space
 
 ATTRIBUTE = "trainctl"  # of the Optuna study
