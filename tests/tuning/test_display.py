@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import logging
 import os
 import pty
+import select
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +23,8 @@ from trainctl.tuning.dimensions import Dimension
 from trainctl.tuning.display import Board, Display
 from trainctl.tuning.rows import Row
 from trainctl.tuning.space import Space, parse
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @functools.cache
@@ -257,22 +263,43 @@ print("done", flush=True)
 """
 
 
+class Screen:
+    """A terminal that is read all the time, until it is closed."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = pty.openpty()
+        self.heard, self.closing = b"", threading.Event()
+        self.thread = threading.Thread(target=self._listen)
+        self.thread.start()
+
+    def _listen(self) -> None:
+        while not self.closing.is_set():
+            with contextlib.suppress(OSError):
+                if select.select([self.ours], [], [], 0.05)[0]:
+                    self.heard += os.read(self.ours, 65536)
+
+    def close(self) -> None:
+        if not self.closing.is_set():
+            self.closing.set()
+            self.thread.join()
+            os.close(self.ours)
+
+
 @pytest.mark.parametrize("leaves", [False, True])
 def test_on_a_terminal_failures_stand_above_the_table_and_a_lost_terminal_ends_nothing(leaves: bool) -> None:
-    ours, theirs = pty.openpty()
-    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    process = subprocess.Popen([sys.executable, "-c", TERMINAL], stderr=theirs, stdin=subprocess.PIPE, cwd=root,
-                               stdout=subprocess.PIPE, text=True, env=env)  # fmt: skip
-    os.close(theirs)
-    assert process.stdout is not None and process.stdin is not None
+    screen = Screen()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL], stderr=screen.theirs, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "30"}, cwd=ROOT,
+    )  # fmt: skip
+    os.close(screen.theirs)
+    assert process.stdout is not None
     assert process.stdout.readline() == "half\n"
-    written = os.read(ours, 1 << 20).decode()
     if leaves:
-        os.close(ours)
+        screen.close()
     out, _ = process.communicate("\n", timeout=60)
+    screen.close()
     assert (out, process.returncode) == ("done\n", 0)
+    written = screen.heard.decode()
     assert "plan        50 trials" in written and "trial 1/50  failed: loss is nan" in written
-    assert "trial 0/50" not in written and "best 0.8312 (trial 0)" in written
-    if not leaves:
-        os.close(ours)
+    assert "best 0.8312 (trial 0)" in written and "trial 0/50" not in written
