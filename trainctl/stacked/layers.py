@@ -17,7 +17,10 @@ NARROW = 16  # a layer with fewer outputs than this computes them class by class
 
 
 class Linear:
-    """[K or 1, B, ..., F] -> [K, B, ..., H]."""
+    """[K or 1, B, ..., F] -> [K, B, ..., H]; `rectified`: with a ReLU behind it, in the same memory."""
+
+    rectified = False
+    owned = False  # the gradient that comes back is ours alone: what follows is another Linear
 
     def __init__(self, values: Values, path: str, module: nn.Linear) -> None:
         self.values, self.weight = values, f"{path}weight"
@@ -32,28 +35,28 @@ class Linear:
         padded = x
         if torch.is_grad_enabled() and not x.requires_grad and x.shape[2] % LANES:
             padded = _with_ones(x)
-        return _Linear.apply(padded, weight, bias)  # type: ignore[no-any-return,no-untyped-call]
+        return _Linear.apply(padded, weight, bias, self.rectified, self.owned)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _Linear(torch.autograd.Function):
     """y = x W^T + b for each member. Where x is wider than W, column F holds ones: they give the bias's gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.biased = bias is not None
-        x = x[..., : weight.shape[2]].expand(len(weight), -1, -1)
-        if weight.shape[1] < NARROW:
-            x = x.transpose(1, 2)
-            out = torch.bmm(weight, x) if bias is None else torch.baddbmm(bias[:, :, None], weight, x)
-            return out.transpose(1, 2)
-        weight = weight.transpose(1, 2)
-        return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias[:, None], x, weight)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool, owned: bool) -> Tensor:
+        out = _product(x[..., : weight.shape[2]].expand(len(weight), -1, -1), weight, bias)
+        if rectified:
+            out.relu_()
+        ctx.save_for_backward(x, weight, out if rectified else None)
+        ctx.biased, ctx.owned = bias is not None, owned
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, weight = ctx.saved_tensors
+        x, weight, out = ctx.saved_tensors
+        if out is not None:
+            into = gradient if ctx.owned else torch.empty_like(gradient)
+            gradient = torch.ops.aten.threshold_backward.grad_input(gradient, out, 0, grad_input=into)
         width = weight.shape[2]
         into_x = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
         if into_x is not None and len(x) < len(into_x):
@@ -64,7 +67,16 @@ class _Linear(torch.autograd.Function):
         if ctx.biased and ctx.needs_input_grad[2]:
             ones = into_weight is not None and into_weight.shape[2] > width
             into_bias = into_weight[..., width] if into_weight is not None and ones else gradient.sum(1)
-        return into_x, None if into_weight is None else into_weight[..., :width], into_bias
+        return into_x, None if into_weight is None else into_weight[..., :width], into_bias, None, None
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if weight.shape[1] < NARROW:
+        x = x.transpose(1, 2)
+        out = torch.bmm(weight, x) if bias is None else torch.baddbmm(bias[:, :, None], weight, x)
+        return out.transpose(1, 2)
+    weight = weight.transpose(1, 2)
+    return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias[:, None], x, weight)
 
 
 def _with_ones(x: Tensor) -> Tensor:
