@@ -85,7 +85,12 @@ def test_several_objectives_have_a_front() -> None:
 
 
 def test_points_that_have_no_objective_are_told_by_their_settings() -> None:
-    assert Board((), (), 4).line(row(1, values=())) == "trial 1/4  optimizer.lr=0.003 model.dropout=0.1  1.2 s"
+    grid = Board((), (), 4)
+    assert grid.line(row(1, values=())) == "trial 1/4  optimizer.lr=0.003 model.dropout=0.1  1.2 s"
+    measured = {"val/loss": 0.25, "val/accuracy": 0.9}
+    assert grid.line(row(1, values=()), None, measured) == (
+        "trial 1/4  val/loss 0.2500  optimizer.lr=0.003 model.dropout=0.1  1.2 s"
+    )
 
 
 RECIPE = SimpleNamespace(

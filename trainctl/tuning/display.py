@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trainctl")
 
+_LOSS = "val/loss"
 REFRESH_S = 0.25
 RELOAD_S = 5.0  # between looks at what other processes did to the study, at least
 
@@ -90,8 +91,13 @@ class Board:
         """`trial 7/50`, or `trial 7` when trials are not counted."""
         return f"trial {number}" if self.total is None else f"trial {number}/{self.total}"
 
-    def line(self, row: Row, halted: Mapping[str, Any] | None = None) -> str:
-        """The line of a trial that ended, at most 200 characters."""
+    def line(
+        self, row: Row, halted: Mapping[str, Any] | None = None, metrics: Mapping[str, float | None] | None = None
+    ) -> str:
+        """The line of a trial that ended, at most 200 characters.
+
+        `halted` says at which epoch a stopper ended it; of `metrics` the loss is shown where nothing is searched.
+        """
         name = self.name(row.number)
         if row.state == "failed":
             place = f" (see {row.run}/train.log)" if row.run else ""
@@ -102,6 +108,8 @@ class Board:
             where = "" if epoch is None else f" at epoch {epoch}"
             return clipped(f"{name}  stopped{where}: {row.why or 'a weak trial'}", LINE)
         values = named_values(self.objectives, row.values or [])
+        if not self.objectives and metrics and _LOSS in metrics:
+            values = named_values([_LOSS], [metrics[_LOSS]])
         took = f"  {duration(row.seconds)}" if row.seconds is not None else ""
         told = "  ".join(part for part in (name, values, self.best()) if part)
         room = LINE - len(told) - len(took) - 2
@@ -159,7 +167,7 @@ class Display:
         self.board.running.pop(row.number, None)
         self.board.add(row)
         self._finished += 1
-        text = self.board.line(row, event.halted if event is not None else None)
+        text = self.board.line(row, event.halted, event.metrics) if event is not None else self.board.line(row)
         # beside the table, only what went wrong is worth a line
         log.log(logging.INFO if self._live is None or row.state == "failed" else logging.DEBUG, "%s", text)
 
