@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainctl.tuning.space import Dimension, Point, Space, Value
+from trainctl.tuning.study import Study, Trial
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,10 +78,42 @@ def done(folder: Path) -> list[int]:
     return [int(line) for line in path.read_text().split()] if path.exists() else []
 
 
+def finish(study: Study, trial: Trial | None, value: float = 0.5) -> Trial:
+    """The trial, completed with a value."""
+    assert trial is not None
+    study.complete(trial, [value], f"runs/{trial.number}", 1.5)
+    return trial
+
+
+def finish_all(study: Study) -> list[int]:
+    """Complete what is left; the numbers in their order."""
+    found = []
+    while (trial := study.next()) is not None:
+        found.append(finish(study, trial).number)
+    return found
+
+
+def points(study: Study) -> list[dict[str, Any]]:
+    """What every trial tried."""
+    return [row.params for row in study.rows()]
+
+
+def killed(folder: Path, settings: str, count: int = 1, host: str | None = None) -> None:
+    """A process, as on another machine when `host` is given, takes `count` trials and is killed with -9."""
+    code = (
+        "import os,signal,socket,sys;from pathlib import Path;from tests.tuning.studies import *;"
+        "from trainctl.tuning.study import Study\n"
+        + (f"socket.gethostname=lambda:{host!r}\n" if host else "")
+        + f"study=Study.create(Path(sys.argv[1]),{settings})\n"
+        f"for _ in range({count}): trial=study.next(); study.report(trial,1,0.25)\n"
+        "os.kill(os.getpid(),signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
 def work(folder: Path, storage: str) -> None:
     """Run trials of 0.15 s until the study is finished."""
-    from trainctl.tuning.study import Study
-
     study = Study.create(folder, shared(storage), MIXED)
     while not study.finished():
         study.heartbeat()
