@@ -28,6 +28,7 @@ from trainctl.run.run import Run
 
 if TYPE_CHECKING:
     from trainctl.launch import Options
+    from trainctl.sweep import Sweep
 
 @app.command()
 def train(
@@ -49,23 +50,79 @@ def train(
 
     options = launch.Options(str(runs_dir), _text(config_dir), trust or [], quiet, allow_data_change)
     words = list(overrides or [])
-    if sum([multirun, resume is not None, source is not None]) > 1:
+    if multirun and source is not None or resume is not None and source is not None:
         raise UsageError("choose one of `-m`, `--resume RUN` and `--from RUN`")
-    if multirun:
-        return _sweep(words, options, as_json)
     if resume is not None:
-        run = launch.resume(launch.opened(runs_dir, resume, "train"), words, options)
-    elif source is not None:
-        run = launch.fine_tune(with_weights(launch.opened(runs_dir, source, "train")), words, options)
+        opened = launch.opened(runs_dir, resume, "train")
+        if opened.record.get("sweep") is not None:
+            return _studied(words, options, as_json, resumed=opened)
+        if multirun:
+            raise UsageError(f"`{files.shown(opened.path)}` is a single run; resume it without `-m`")
+        return _finished(launch.resume(opened, words, options), as_json)
+    if multirun:
+        from trainctl.sweep import sweep, wants_hydra
+
+        if wants_hydra(words):
+            return _swept(sweep("train", words, options), as_json)
+        return _studied(words, options, as_json)
+    if source is not None:
+        parent = with_weights(launch.opened(runs_dir, source, "train"))
+        return _finished(launch.fine_tune(parent, words, options), as_json)
+    return _finished(launch.start("train", words, options), as_json)
+
+
+@app.command()
+def tune(
+    overrides: Overrides = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a study, or help with it")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop")] = False,
+    trust: Trust = None,
+    runs_dir: RunsDir = RUNS,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    traceback: Traceback = False,
+) -> int:
+    """Search for the best values: optimizer.lr='tag(log, interval(1e-4,1e-1))' model=mlp,resmlp."""
+    from trainctl import launch
+
+    options = launch.Options(str(runs_dir), _text(config_dir), trust or [], quiet)
+    words = list(overrides or [])
+    if dry_run:
+        from trainctl.tuning import conduct
+
+        if resume is not None:
+            raise UsageError("`--dry-run` plans a new study; leave out `--resume RUN`")
+        plan = conduct.dry_run(words, options, searched=True)
+        console.emit_json(plan.to_json()) if as_json else console.emit(*plan.lines())
+        return 0
+    return _studied(words, options, as_json, launch.opened(runs_dir, resume, "tune") if resume else None, searched=True)
+
+
+def _studied(
+    words: list[str], options: Options, as_json: bool, resumed: Run | None = None, searched: bool = False
+) -> int:
+    from trainctl.cli import render_study
+    from trainctl.tuning import conduct, results
+
+    if resumed is not None:
+        ended = conduct.resume(resumed, words, options)
     else:
-        run = launch.start("train", words, options)
-    return _finished(run, as_json)
+        ended = conduct.start(words, options, searched)
+    if as_json:
+        console.emit_json(ended.content if searched else results.sweep_json(ended.content))
+    else:
+        console.emit(*render_study.summary(ended.content, ended.run.path))
+    if ended.refit is not None and not as_json:
+        console.emit(*render.run_summary(ended.refit, next_commands(ended.refit)))
+    if ended.too_many_failed:
+        noun = "trials" if searched else "jobs"
+        raise SweepError(f"{ended.failed} of {ended.trials} {noun} failed; their records say why")
+    return 0
 
 
-def _sweep(words: list[str], options: Options, as_json: bool) -> int:
-    from trainctl import sweep
-
-    result = sweep.sweep("train", words, options)
+def _swept(result: Sweep, as_json: bool) -> int:
     if as_json:
         console.emit_json(result.to_dict())
     else:

@@ -10,13 +10,11 @@ import yaml
 
 from trainctl import launch
 from trainctl.config import saved
-from trainctl.config.overrides import OverrideError
 from trainctl.errors import UsageError
 from trainctl.run.run import Run
-from trainctl.tuning import space as spaces
 from trainctl.tuning.composing import Composer
 from trainctl.tuning.settings import NODES, PER_SWEEP, Settings, head
-from trainctl.tuning.space import Point, Space
+from trainctl.tuning.space import Point, Space, is_dimension, parse
 
 _ALSO_TUNE = ("experiment", "debug")  # recipes that may set `tune.trials` and the like
 
@@ -58,13 +56,13 @@ def read(words: Sequence[str], options: launch.Options, searched: bool) -> Recip
     rest = [word for word in words if head(word) not in NODES]
     if not searched:
         refuse_search_words(tuned)
-    recipes = [word for word in rest if head(word) in _ALSO_TUNE and not spaces.is_dimension(word)]
+    recipes = [word for word in rest if head(word) in _ALSO_TUNE and not is_dimension(word)]
     composed = yaml.safe_load(saved.dump(launch.composed("tune", [*recipes, *tuned], options)))
     nodes = {name: composed.get(name) for name in NODES}
-    space = spaces.parse("train", rest, options.config_path, nodes["space"], searched)
     composer = Composer("train", options.config_path)
+    space = parse("train", rest, options.config_path, nodes["space"], searched, composer)
     first = space.words(space.first())
-    config = {**plain_content(composer, first, options), **nodes}
+    config = {**composer.content(first), **nodes}
     resolved = saved.resolve(config)
     launch.checked("tune", resolved, options)
     settings = Settings.from_config(resolved, searched)
@@ -79,15 +77,6 @@ def read(words: Sequence[str], options: launch.Options, searched: bool) -> Recip
     for point in [space.first()] if points is None else points:
         recipe.content(recipe.trial_words(point))
     return recipe
-
-
-def plain_content(composer: Composer, words: Sequence[str], options: launch.Options) -> dict[str, Any]:
-    """The first trial's config; all its problems in one UsageError, as for a single run."""
-    try:
-        return composer.checked(words)
-    except OverrideError:
-        launch.composed("train", words, options)  # says all that is wrong, not the first problem alone
-        raise
 
 
 def refuse_search_words(tuned: Sequence[str]) -> None:
