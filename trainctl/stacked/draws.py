@@ -21,7 +21,7 @@ class Draws:
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         self.seeds, self.device = list(seeds), device
         self.rates: list[list[float]] = []  # of each dropout layer, of each member
-        self.place = (0, 0)
+        self._streams: list[tuple[int, list[int], torch.Generator]] | None = None
         self.uniform = draws_are_thresholds()
 
     def layer(self, modules: Sequence[nn.Dropout]) -> int:
@@ -30,7 +30,7 @@ class Draws:
         if any(p >= 1 for p in rates):
             raise Unstackable("a dropout of 1")
         self.rates.append(rates)
-        self._streams: list[tuple[int, list[int], torch.Generator]] | None = None
+        self._streams = None
         return len(self.rates) - 1
 
     def active(self, layer: int) -> bool:

@@ -42,9 +42,18 @@ class StackedNet:
         return make(self, modules, path)
 
     def children(self, modules: Sequence[Any], path: str) -> list[Layer]:
-        """The stacked layers of a Sequential's modules, in order."""
-        names = [name for name, _ in modules[0].named_children()]
-        return [self.convert([getattr(m, name) for m in modules], f"{path}{name}.") for name in names]
+        """The stacked layers of a Sequential's modules, in order; a net that drops nothing may lack the dropout."""
+        queues = [list(m.named_children()) for m in modules]
+        parts = []
+        while any(queues):
+            dropping = [bool(queue) and type(queue[0][1]) is nn.Dropout for queue in queues]
+            if not any(dropping):
+                name = queues[0][0][0] if queues[0] else ""
+                parts.append(self.convert([queue.pop(0)[1] for queue in queues], f"{path}{name}."))
+                continue
+            dropouts = [q.pop(0)[1] if now else None for q, now in zip(queues, dropping, strict=True)]
+            parts.append(_dropout(self, [d or nn.Dropout(0.0) for d in dropouts], path))
+        return parts
 
 
 def check_plain(module: nn.Module) -> None:

@@ -61,6 +61,10 @@ class Rows:
             x, y = self._take(orders, start, min(start + piece, self.num_rows))
             yield from zip(torch.split(x, self.batch_size, 1), torch.split(y, self.batch_size, 1), strict=True)
 
+    def sample(self) -> Tensor:
+        """The first two rows of x, [K or 1, 2, ...]."""
+        return self._take([None] * len(self.sources), 0, min(2, self.num_rows))[0]
+
     def pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows in file order, EVAL_ROWS at a time."""
         for start in range(0, self.num_rows, EVAL_ROWS):

@@ -19,10 +19,10 @@ from trainctl.errors import UsageError
 from trainctl.stacked import Unstackable, losses, optimizers
 from trainctl.stacked.draws import Draws
 from trainctl.stacked.layers import TooFewRows
-from trainctl.stacked.nets import StackedNet
 from trainctl.stacked.rows import Rows
 from trainctl.stacked.schedules import Rates
 from trainctl.stacked.settings import Settings
+from trainctl.stacked.vmapped import stacked_net
 from trainctl.stacked.weights import Weights
 from trainctl.tasks.base import Task
 
@@ -50,11 +50,12 @@ class StackedTrainer:
         self.weights_ = Weights([task.net for task in tasks], alone, device)
         flat = self.weights_.flat
         self.draws = Draws([m.seed for m in members], device)
-        self.net = StackedNet([task.net for task in tasks], self.weights_.values, self.draws)
-        self.loss = losses.stacked(tasks, flat)
-        self.update = optimizers.stacked(alone, self.weights_.groups, flat)
         self.settings = Settings(tasks, flat)
         self.rows = {"train": self._rows("train")}
+        sample = self.settings.inputs(self.rows["train"].sample())[-1]
+        self.net = stacked_net([task.net for task in tasks], self.weights_.values, self.draws, sample)
+        self.loss = losses.stacked(tasks, flat)
+        self.update = optimizers.stacked(alone, self.weights_.groups, flat)
         self.rates = Rates(options, alone, self.rows["train"].num_batches, max_epochs)
         self.update.set_lr(self.rates.now)
         self.gradients = torch.empty_like(flat)
@@ -62,7 +63,7 @@ class StackedTrainer:
         self.epoch, self.step, self._summed = 0, 0, 0
         self.lrs: list[float | None] = [None] * len(members)  # of the last optimizer step
         self.diverged: list[str | None] = [None] * len(members)
-        self.best: dict[int, dict[str, Tensor]] = {}
+        self._kept: tuple[Tensor, dict[str, Tensor]] | None = None
 
     def _rows(self, split: str) -> Rows:
         datas, seeds = [m.data for m in self.members], [m.seed for m in self.members]
@@ -190,7 +191,7 @@ class StackedTrainer:
     def keep(self, positions: Sequence[int]) -> None:
         """Go on with these members alone, in this order; the others are gone."""
         index = torch.tensor(list(positions), dtype=torch.long, device=self.device)
-        self.weights_.keep(index)
+        self.weights_.keep(positions, index)
         self.update.keep(positions, index)
         self.loss.keep(index)
         self.settings.keep(index)
@@ -205,12 +206,32 @@ class StackedTrainer:
         self.members = [self.members[k] for k in positions]
         self.lrs = [self.lrs[k] for k in positions]
         self.diverged = [self.diverged[k] for k in positions]
-        self.best = {new: self.best[old] for new, old in enumerate(positions) if old in self.best}
+        if self._kept is not None:
+            flat, buffers = self._kept
+            self._kept = (flat[index], {name: value[index] for name, value in buffers.items()})
 
     def weights(self, position: int, averaged: bool = True) -> dict[str, Tensor]:
-        """A member's `state_dict` now, on the CPU; the averaged weights where there are some, unless told otherwise."""
+        """A copy of a member's own `state_dict`, on the CPU; with the averaged weights where there are some."""
         matrix = self.average if averaged and self.average is not None else self.weights_.flat
-        return {name: value.cpu() for name, value in self.weights_.state(position, matrix).items()}
+        return self.weights_.state(position, matrix)
+
+    @torch.no_grad()
+    def remember(self, positions: Sequence[int]) -> None:
+        """Keep a copy of these members' weights (averaged where there is an average), such as those of a best epoch."""
+        matrix = self.weights_.flat if self.average is None else self.average
+        if self._kept is None:
+            self._kept = (matrix.clone(), {name: value.clone() for name, value in self.weights_.buffers.items()})
+            return
+        flat, buffers = self._kept
+        rows = torch.tensor(list(positions), dtype=torch.long, device=self.device)
+        flat[rows] = matrix[rows]
+        for name, value in buffers.items():
+            value[rows] = self.weights_.buffers[name][rows]
+
+    def remembered(self, position: int) -> dict[str, Tensor]:
+        """What `remember` kept last of a member, as `weights`; the first call of `remember` keeps all."""
+        assert self._kept is not None, "call `remember` first"
+        return self.weights_.state(position, *self._kept)
 
 
 __all__ = ["Member", "StackedTrainer", "Unstackable"]

@@ -31,9 +31,10 @@ class Weights:
 
     def __init__(self, nets: Sequence[nn.Module], optimizers: Sequence[Optimizer], device: torch.device) -> None:
         check_alike(nets)
-        self.keys = list(nets[0].state_dict())
+        self.keys = [_keys(net, nets[0]) for net in nets]
         self.groups, self.columns = _layout(nets[0], optimizers[0])
-        found = [dict(net.named_parameters()) for net in nets]
+        names = [name for name, _ in nets[0].named_parameters()]
+        found = [dict(zip(names, net.parameters(), strict=True)) for net in nets]
         dtypes = {p.dtype for p in found[0].values()}
         if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
             raise Unstackable("the net's parameters have several types")
@@ -46,8 +47,11 @@ class Weights:
                 for name in found[0]
                 if name not in free
             }
-            buffers = [dict(net.named_buffers()) for net in nets]
-            self.buffers = {name: torch.stack([b[name] for b in buffers]).to(device) for name in buffers[0]}
+            buffers = zip(*(net.buffers() for net in nets), strict=True)
+            self.buffers = {
+                name: torch.stack(same).to(device)
+                for (name, _), same in zip(nets[0].named_buffers(), buffers, strict=True)
+            }
         self.values: dict[str, Tensor] = {}
         self.attach()
 
@@ -66,23 +70,25 @@ class Weights:
         """Ranges of columns that an L1 penalty counts: parameters of two dimensions or more."""
         return [(c.start, c.stop) for c in self.columns if len(c.shape) > 1]
 
-    def keep(self, index: Tensor) -> None:
-        """Drop all rows but those of `index`."""
+    def keep(self, positions: Sequence[int], index: Tensor) -> None:
+        """Drop all rows but those of `positions`, which `index` holds on the device."""
+        self.keys = [self.keys[k] for k in positions]
         self.flat = self.flat.index_select(0, index)
         for kept in (self.fixed, self.buffers):
             for name, value in kept.items():
                 kept[name] = value.index_select(0, index)
         self.attach()
 
-    def state(self, position: int, matrix: Tensor) -> dict[str, Tensor]:
-        """A member's `state_dict` with the parameters in `matrix`, cloned."""
-        own = {c.name: self.view(matrix, c)[position] for c in self.columns}
-        other = self.fixed | self.buffers
-        return {k: (own[k] if k in own else other[k][position]).detach().clone() for k in self.keys}
+    def state(self, position: int, matrix: Tensor, buffers: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """A copy of a member's `state_dict` on the CPU, with its parameters in `matrix`."""
+        found = {c.name: self.view(matrix, c)[position] for c in self.columns}
+        found |= {k: value[position] for k, value in (self.fixed | (buffers or self.buffers)).items()}
+        keys = self.keys[position].items()
+        return {own: found[k].detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for own, k in keys}
 
 
 def check_alike(nets: Sequence[nn.Module]) -> None:
-    """Unstackable unless all nets have the same modules, up to the rate of dropout, and the same shapes."""
+    """Unstackable unless all nets have the same modules, up to dropout, and the same shapes."""
     first = _shape(nets[0])
     for net in nets[1:]:
         if _shape(net) != first:
@@ -95,11 +101,21 @@ def check_alike(nets: Sequence[nn.Module]) -> None:
 
 
 def _shape(net: nn.Module) -> list[object]:
+    """What must agree, in order. A net without dropout has no such layer, so names and numbers of layers may not."""
     modules = [
-        (name, type(m), "" if isinstance(m, nn.modules.dropout._DropoutNd) else m.extra_repr())
-        for name, m in net.named_modules()
+        (type(m), "" if isinstance(m, nn.ModuleList | nn.Sequential) else m.extra_repr())
+        for m in net.modules()
+        if type(m) is not nn.Dropout
     ]
-    return [*modules, *((name, p.shape, p.dtype, p.requires_grad) for name, p in net.named_parameters())]
+    params = [(p.shape, p.dtype, p.requires_grad) for p in net.parameters()]
+    return [*modules, *params, *((b.shape, b.dtype) for b in net.buffers())]
+
+
+def _keys(net: nn.Module, first: nn.Module) -> dict[str, str]:
+    """Names of a net's state and those of the same tensors in the first net."""
+    own, other = ([*(n for n, _ in m.named_parameters()), *(n for n, _ in m.named_buffers())] for m in (net, first))
+    same = dict(zip(own, other, strict=True))
+    return {key: same[key] for key in net.state_dict()}
 
 
 def _layout(net: nn.Module, optimizer: Optimizer) -> tuple[list[tuple[int, int]], list[Columns]]:
