@@ -102,16 +102,22 @@ def _value_problems(config: Mapping[str, Any]) -> Iterator[str]:
         problem = rule(value) if present and _has_rule(config, key) else None
         if problem:
             yield f"`{key}` {problem}"
-    train = config.get("train")
-    if isinstance(train, Mapping) and train.get("folds") and train.get("seeds"):
-        yield "`train.folds` and `train.seeds` are both set; choose one of them"
+    folded = False
+    for section in ("train", "tune"):
+        node = config.get(section)
+        if isinstance(node, Mapping) and node.get("folds"):
+            folded = True
+            if node.get("seeds"):
+                yield f"`{section}.folds` and `{section}.seeds` are both set; choose one of them"
     data = config.get("data")
     split = data.get("split") if isinstance(data, Mapping) else None
     if isinstance(split, Mapping):
-        yield from _split_problems(split)
+        yield from _split_problems(split, folded)
 
 
-def _split_problems(split: Mapping[str, Any]) -> Iterator[str]:
+def _split_problems(split: Mapping[str, Any], folded: bool) -> Iterator[str]:
+    if folded and split.get("kind") == "time":
+        yield "`data.split.kind=time` cannot be folded; use random, stratified, group or hash"
     val, test, folds, fold = (split.get(name) for name in ("val", "test", "folds", "fold"))
     if isinstance(val, int | float) and isinstance(test, int | float) and val + test >= 1:
         yield f"`data.split` leaves nothing to train on: val {val:g} + test {test:g} must be < 1"

@@ -30,7 +30,7 @@ EXIT_CODES = """Exit codes:
   4    checkpoint or run directory missing, damaged, busy or refused
   5    out of memory, disk or permission
   6    diverged: a loss or monitored metric is not finite
-  7    some jobs of a sweep failed
+  7    jobs of a sweep failed, or more trials of a search than `tune.max_failure_rate`
   8    a limit that you set was not met
   130  stopped by Ctrl-C (SIGINT); resume with `trainctl train --resume RUN`
   143  stopped by SIGTERM; resume likewise

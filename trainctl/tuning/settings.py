@@ -118,7 +118,7 @@ def _directions(wanted: str | list[str], objectives: tuple[str, ...], config: di
     given = wanted if isinstance(wanted, list) else [wanted] * len(objectives)
     if len(given) != len(objectives):
         raise UsageError(
-            f"`tune.direction` has {len(given)} entries for {len(objectives)} objectives; give one each, as in "
+            f"`tune.direction` has {len(given)} entries and `tune.objective` {len(objectives)}; give one each, as in "
             f"[{','.join(['min'] * len(objectives))}]"
         )
     monitor, mode = config["train"].get("monitor"), config["train"].get("mode", "auto")
