@@ -27,7 +27,7 @@ from omegaconf.errors import (
 from trainctl.config import listing
 from trainctl.config.mistakes import Layers, leaves, text
 from trainctl.config.overrides import parse, refuse_sweep
-from trainctl.config.source import FROM_RUN, published
+from trainctl.config.source import FROM_RUN, experiment_files, published
 from trainctl.errors import UsageError, did_you_mean
 
 
@@ -78,7 +78,7 @@ def _check_verb(verb: str, conf: Path, source: Mapping[str, Any] | None) -> None
 
 
 def _compose(verb: str, folders: Sequence[Path], words: Sequence[str]) -> DictConfig:
-    with hydra_ready(verb, folders):
+    with hydra_ready(verb, folders), experiment_files(words):
         return hydra_compose(verb, overrides=[*searchpath(folders), *words])
 
 

@@ -14,7 +14,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
 from trainctl.config.overrides import OverrideError
-from trainctl.config.source import FROM_RUN
+from trainctl.config.source import EXPERIMENT, FROM_RUN, is_file_name
 from trainctl.errors import UsageError, did_you_mean
 
 # Nodes of the top level that may be given entries of any name.
@@ -62,6 +62,12 @@ class Layers:
     def check_option(self, group: str, option: Any) -> None:
         """UsageError unless `option` is exactly one file (or the source run) of `group`."""
         name = "null" if option is None else str(option)
+        if group == EXPERIMENT and is_file_name(option):
+            if not Path(name).is_file():
+                names = self.options(group)
+                hint = did_you_mean(Path(name).stem, names)
+                raise UsageError(f"no file `{name}`; `{group}=` takes a path, or one of: {', '.join(names)}{hint}")
+            return
         holders = [folder / group / f"{name}.yaml" for folder in self.folders]
         holders = [file for file in holders if file.is_file()]
         if len(holders) > 1:

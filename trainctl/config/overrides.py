@@ -24,10 +24,10 @@ class OverrideError(UsageError):
         self.word = word
 
 
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """The overrides as Hydra objects; OverrideError names the first that cannot be read."""
+def parse(overrides: Sequence[str], start: int = 1) -> list[Override]:
+    """The overrides as Hydra objects; OverrideError names the first that cannot be read, counted from `start`."""
     parser = OverridesParser.create()
-    return [_parse_one(parser, text, number) for number, text in enumerate(overrides, start=1)]
+    return [_parse_one(parser, text, number) for number, text in enumerate(overrides, start)]
 
 
 def is_sweep(overrides: Sequence[str]) -> bool:

@@ -21,7 +21,7 @@ from trainctl.config.compose import compose, hydra_ready, searchpath
 from trainctl.config.location import conf_dir
 from trainctl.config.mistakes import text, unknown_key, walk
 from trainctl.config.overrides import parse
-from trainctl.config.source import CARRIED, FROM_RUN, published
+from trainctl.config.source import CARRIED, EXPERIMENT, FROM_RUN, experiment_files, is_file_name, published
 
 UNSET = object()
 
@@ -85,7 +85,7 @@ def _merged(before: Any, value: Any) -> Any:
 def _files(verb: str, parsed: Sequence[Override], folders: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """(config path, package) of each file in the order of merging."""
     words = [text(override) for override in parsed]
-    with hydra_ready(verb, folders):
+    with hydra_ready(verb, folders), experiment_files(words):
         loader = GlobalHydra.instance().config_loader()
         found = loader.compute_defaults_list(verb, [*searchpath(folders), *words], RunMode.RUN)
     for default in found.defaults:
@@ -112,7 +112,7 @@ def _from_files(
             if value is not UNSET:
                 yield "the source run", value
         elif file is not None:
-            root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            root = yaml.compose(file.read_text(encoding="utf-8"), Loader=get_yaml_loader())
             line, value = _find(root, inside)
             if line:
                 yield f"{_shown(file, folders)}:{line}", value
@@ -140,7 +140,7 @@ def _choices(verb: str, parsed: Sequence[Override], group: str, folders: Sequenc
     """Who chose the option of a group: the verb's defaults, an experiment's `override`, a word."""
     for path, _ in _files(verb, parsed, folders):
         file = _file(path, folders)
-        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader) if file else None
+        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=get_yaml_loader()) if file else None
         for name, node in _pairs(root):
             for item in node.value if name.value == "defaults" and isinstance(node, yaml.SequenceNode) else ():
                 for entry, option in _pairs(item):
@@ -161,6 +161,9 @@ def _is_group(override: Override, folders: Sequence[Path]) -> bool:
 
 
 def _file(path: str, folders: Sequence[Path]) -> Path | None:
+    group, _, name = path.partition("/")
+    if group == EXPERIMENT and is_file_name(name):
+        return Path(name)
     return next((folder / f"{path}.yaml" for folder in folders if (folder / f"{path}.yaml").is_file()), None)
 
 

@@ -22,13 +22,14 @@ from trainctl.check import check
 from trainctl.config import listing, overrides, saved
 from trainctl.config.compose import compose
 from trainctl.config.mistakes import OWN_NAMES, unknown_key, walk
+from trainctl.config.overrides import OverrideError
 from trainctl.errors import UsageError
 
 _NUMBER = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)=(-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?)")
 _VALUE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*=")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 _FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:[^${}]*\}")
-_KEPT = 64  # composed configs in memory
+_KEPT = 256  # composed configs and the like in memory
 
 Values = dict[str, Any]
 
@@ -64,6 +65,7 @@ class Composer:
         self._bases: dict[Any, DictConfig] = {}
         self._shapes: dict[Any, Shape] = {}
         self._groups: dict[str, bool] = {}
+        self._present: dict[tuple[tuple[str, ...], str], bool] = {}
 
     def content(self, words: Sequence[str]) -> dict[str, Any]:
         """What `Run.create` gets for a run with these words; UsageError as in `compose`."""
@@ -87,8 +89,12 @@ class Composer:
 
     def has(self, words: Sequence[str], key: str) -> bool:
         """Whether the config of these words has `key`, so that it may be set without a `+`."""
-        present, _, _ = walk(self.base(words, key), key.split("."))
-        return len(present) == key.count(".") + 1 or f"{key}.".startswith(OWN_NAMES)
+        asked = (tuple(words), key)
+        found = self._present.get(asked)
+        if found is None:
+            found = _has(self.base(words, key), key) or f"{key}.".startswith(OWN_NAMES)
+            _keep(self._present, asked, found)
+        return found
 
     def unknown(self, words: Sequence[str], key: str) -> UsageError:
         """The sentence for a key that the config of these words lacks."""
@@ -117,7 +123,11 @@ class Composer:
         """Words that only Hydra understands, and the plain values that the others give to keys."""
         others, values = [], {}
         for word in words:
-            setting = _number(word) or _setting(word)
+            try:
+                setting = _number(word) or _setting(word)
+            except OverrideError:
+                overrides.parse(words)  # says which of the words it is
+                raise
             if setting is None or self.is_group(setting[0]):
                 others.append(word)
             else:
@@ -129,7 +139,7 @@ class Composer:
         if any(_overlap(one, other) for one in values for other in (*values, *self._keys(others)) if one is not other):
             return None
         base = self.base(others)
-        if not all(len(walk(base, key.split("."))[0]) == key.count(".") + 1 for key in values):
+        if not all(_has(base, key) for key in values):
             return None
         try:
             config = _updated(base, values)
@@ -161,6 +171,11 @@ def _setting(word: str) -> tuple[str, Any] | None:
         return None
     value = override.value()
     return (override.key_or_group, value) if _is_plain(value) else None
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    present, _, _ = walk(config, key.split("."))
+    return len(present) == key.count(".") + 1
 
 
 def _is_plain(value: Any) -> bool:

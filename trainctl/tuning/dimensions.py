@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
@@ -63,14 +64,24 @@ class Dimension:
         """All values in order; None when they cannot be listed."""
         if self.kind == "choice":
             return list(self.choices)
-        if self.step is None:
-            return None
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return [self._snapped(self.low + index * self.step) for index in range(count)]
+        count = self.count()
+        return None if count is None else [self._snapped(self.low + i * (self.step or 0)) for i in range(count)]
+
+    def count(self) -> int | None:
+        """How many values there are."""
+        if self.kind == "choice":
+            return len(self.choices)
+        return None if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9) + 1
 
     def ends(self) -> list[str | float | int]:
         """The values that tell whether all are allowed: each choice, or both bounds."""
         return list(self.choices) if self.kind == "choice" else [self.low, self.high]
+
+    def rounded(self) -> Dimension | None:
+        """The same bounds for whole numbers only; None when a bound is none."""
+        if not (float(self.low).is_integer() and float(self.high).is_integer()):
+            return None
+        return replace(self, kind="int", low=int(self.low), high=int(self.high))
 
     def text(self) -> str:
         """The dimension in Hydra's grammar."""
@@ -92,10 +103,10 @@ def interval(low: float | int, high: float | int, log: bool) -> str:
     return f"int({text})" if isinstance(low, int) else text
 
 
-def read(word: str) -> Override:
-    """The override; beside what Hydra reads also `choice(...)` with a null in it."""
+def read(word: str, number: int = 1) -> Override:
+    """The override, the command's `number`-th; beside what Hydra reads also `choice(...)` with a null in it."""
     try:
-        return overrides.parse([word])[0]
+        return overrides.parse([word], number)[0]
     except OverrideError:
         key, _, value = word.partition("=")
         if not (value.startswith("choice(") and value.endswith(")") and value != "choice()"):
@@ -206,19 +217,18 @@ def _interval(name: str, sweep: IntervalSweep, word: str) -> Dimension:
 
 def _range(name: str, sweep: RangeSweep, word: str) -> Dimension:
     _check_tags(sweep.tags, word, none=True)
-    override_values = sorted(set(sweep.range())) if sweep.step else []
-    if not override_values:
+    start, stop, step = (Decimal(str(value)) for value in (sweep.start, sweep.stop, sweep.step))
+    count = math.ceil((stop - start) / step) if step else 0
+    if count < 1:
         raise UsageError(f"`{word}` is empty: it gives no value at all")
-    low, high = override_values[0], override_values[-1]
-    if low == high:
+    if count < 2:
         raise UsageError(
-            f"`{word}` gives a single value, which is nothing to search; give two or more, or write `{name}={low}`"
+            f"`{word}` gives a single value, which is nothing to search; give two or more, or write `{name}={start}`"
         )
-    step = abs(sweep.step)
-    if all(isinstance(value, int) for value in (low, high, step)):
-        return Dimension(name, "int", low=low, high=high, step=step)
-    low, high = (float(f"{value:.12g}") for value in (low, high))
-    return Dimension(name, "float", low=low, high=high, step=float(step))
+    low, high = sorted((start, start + (count - 1) * step))
+    if isinstance(sweep.start, int) and isinstance(sweep.step, int):
+        return Dimension(name, "int", low=int(low), high=int(high), step=abs(sweep.step))
+    return Dimension(name, "float", low=float(low), high=float(high), step=float(abs(step)))
 
 
 def _check_tags(tags: set[str], word: str, none: bool = False) -> None:

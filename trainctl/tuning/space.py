@@ -6,8 +6,9 @@ A dimension whose key only some options have is left out of the points with othe
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,21 @@ class Space:
 
     def points(self) -> list[Point]:
         """All points in Hydra's order, each once; UsageError when a dimension is a continuous range."""
-        axes = {one.name: self._listed(one) for one in self._typed()}
-        found: dict[tuple[Any, ...], Point] = {}
-        for values in itertools.product(*axes.values()):
-            chosen = dict(zip(axes, values, strict=True))
-            point = self.point(lambda one, chosen=chosen: chosen[one.name])  # type: ignore[misc]
-            found.setdefault(tuple(point.items()), point)
-        return list(found.values())
+        values = {one.name: self._listed(one) for one in self._typed()}
+        places = {name: {value: place for place, value in enumerate(values[name])} for name in values}
+        found: list[Point] = []
+        for names in self._active():
+            axes = (values[name] if choice is None else [choice] for name, choice in names.items())
+            found += [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*axes)]
+        return sorted(found, key=lambda point: [places[name][point[name]] if name in point else 0 for name in places])
 
     def size(self) -> int | None:
         """How many points there are, None when a dimension is a continuous range."""
-        return None if any(one.values() is None for one in self.dimensions) else len(self.points())
+        counts = {one.name: one.count() for one in self.dimensions}
+        if None in counts.values():
+            return None
+        active = ([name for name, choice in names.items() if choice is None] for names in self._active())
+        return sum(math.prod(counts[name] or 0 for name in names) for names in active)
 
     def to_json(self) -> dict[str, Any]:
         """Plain built-ins: what must be equal when a study is resumed or joined."""
@@ -85,6 +90,14 @@ class Space:
         ]
         for combination in itertools.product(*groups):
             yield [*self.fixed, *itertools.chain.from_iterable(combination)]
+
+    def _active(self) -> Iterator[dict[str, Value | None]]:
+        """For each combination of options the names of the dimensions that it has; the value of keys is None."""
+        groups = [one for one in self.dimensions if self.is_group(one)]
+        for combination in itertools.product(*(one.choices for one in groups)):
+            chosen = {one.name: choice for one, choice in zip(groups, combination, strict=True)}
+            names = self.point(lambda one, chosen=chosen: chosen.get(one.name, ""))  # type: ignore[misc]
+            yield {name: chosen.get(name) for name in names}
 
     def _typed(self) -> list[Dimension]:
         return sorted(self.dimensions, key=lambda one: self.order.index(one.name) if one.name in self.order else -1)
@@ -143,7 +156,9 @@ def parse(
     dimensions.sort(key=lambda one: not space.is_group(one))
     names = tuple(name for name, entry in entries.items() if isinstance(entry, Dimension))
     space = Space(tuple(dimensions), fixed, names, composer)
-    _check_keys(space, composer)
+    replaced = any(composer.is_group(key) for key, _ in _sweeps(node or {}) if key in given)
+    unneeded = [word.partition("=")[0] for word in own] if replaced else []
+    space = replace(space, dimensions=tuple(_known(space, composer, unneeded)))
     _check_values(space, composer)
     return space
 
@@ -151,14 +166,14 @@ def parse(
 def _entries(words: Sequence[str], composer: Composer, searched: bool) -> dict[str, Dimension | str]:
     """Each key's dimension or fixed word; of two words for one key the last counts, as with Hydra."""
     entries: dict[str, Dimension | str] = {}
-    for word in words:
+    for number, word in enumerate(words, start=1):
         if word.startswith(JOINT):
             entry = zipped(word) if word.startswith("zip(") else from_csv(word)
             if searched and len(entry.choices) < 2:
                 raise UsageError(f"`{word}` is a single point, which is nothing to search; give two or more")
             entries[entry.name] = entry
             continue
-        override = read(word)
+        override = read(word, number)
         group = override.key_or_group
         options = [file.stem for file in listing.files(group, composer.folders)]
         sweep = override.is_sweep_override()
@@ -192,21 +207,51 @@ def _refuse_twice(entries: Mapping[str, Dimension | str]) -> None:
             owners[key] = name
 
 
-def _check_keys(space: Space, composer: Composer) -> None:
-    """UsageError for a key that no choice of options has."""
+def _known(space: Space, composer: Composer, unneeded: Sequence[str]) -> Iterator[Dimension]:
+    """The dimensions; UsageError for a key that no choice of options has, unless it is in `unneeded`.
+
+    Those are keys of the `space` node that speak of a net which a word has replaced by another.
+    """
     for one in space.dimensions:
-        for key in () if space.is_group(one) else one.keys:
-            if not any(space._has(words, key) for words in space.options()):
-                sentences = [composer.unknown(words, key) for words in space.options()]
-                raise next((said for said in sentences if "did you mean" in str(said)), sentences[0])
+        missing = [key for key in (() if space.is_group(one) else one.keys) if not _exists(space, key)]
+        if missing and one.name not in unneeded:
+            sentences = [composer.unknown(words, missing[0]) for words in space.options()]
+            raise next((said for said in sentences if "did you mean" in str(said)), sentences[0])
+        if not missing:
+            yield one
+
+
+def _exists(space: Space, key: str) -> bool:
+    return any(space._has(words, key) for words in space.options())
 
 
 def _check_values(space: Space, composer: Composer) -> None:
     """UsageError unless each choice and each bound makes a config that can be run, others at their first value."""
-    composer.checked(space.words(space.first()))
-    for one in space.dimensions:
-        for value in one.ends():
-            composer.checked(space.words(_with(space, one, value)))
+    telling = [(one, value) for one in space.dimensions for value in one.ends()]
+    points = [_with(space, one, value) for one, value in telling] or [space.first()]
+    for point in points:
+        try:
+            composer.checked(space.words(point))
+        except UsageError:
+            _refuse_fractions(space, composer)
+            raise
+
+
+def _refuse_fractions(space: Space, composer: Composer) -> None:
+    """UsageError when a continuous range would do if it had whole numbers only."""
+    whole = {one.name: one.rounded() for one in space.dimensions if one.kind == "float" and one.step is None}
+    rounded = replace(space, dimensions=tuple(whole.get(one.name) or one for one in space.dimensions))
+    for one in filter(None, whole.values()):
+        if _runs(rounded, composer, one, one.low) and not _runs(rounded, composer, one, float(one.low)):
+            raise UsageError(f"`{one.name}` takes whole numbers; write `{one.name}={one.text()}`")
+
+
+def _runs(space: Space, composer: Composer, one: Dimension, value: Value) -> bool:
+    try:
+        composer.checked(space.words(_with(space, one, value)))
+    except UsageError:
+        return False
+    return True
 
 
 def _with(space: Space, one: Dimension, value: Value) -> Point:
