@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -62,9 +63,18 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_member_reaches_the_weights_it_reaches_alone(case: str, pair: Callable[..., object]) -> None:
+def test_a_member_reaches_the_weights_it_reaches_alone(case: str, pair: Callable[..., Any]) -> None:
     both = pair(*CASES[case])
     assert both.furthest() < 1e-7
     for position, alone in enumerate(both.alone):
         assert both.train[position] == pytest.approx(alone.figures["train/loss"], rel=1e-7)
         assert both.val[position] == pytest.approx(alone.figures["val/loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("words", [(), ("model.dropout=0.3", "model.norm=batch"), ("data.target=number",)],
+                         ids=" ".join)
+def test_in_float32_the_figures_agree_within_rounding(words: tuple[str, ...], pair: Callable[..., Any]) -> None:
+    both = pair([*words, "optimizer.lr=0.01"], [*words, "optimizer.lr=0.002"], precision="32-true")
+    for position, alone in enumerate(both.alone):
+        assert both.train[position] == pytest.approx(alone.figures["train/loss"], rel=1e-3)
+        assert both.val[position] == pytest.approx(alone.figures["val/loss"], rel=1e-3)

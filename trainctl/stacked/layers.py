@@ -153,7 +153,7 @@ class Embedding:
         members, size, dim = weight.shape
         if len(codes) == 1:  # one lookup of what all members have there: long vectors, few of them
             found = _look_up(codes[0], weight.transpose(0, 1).reshape(size, -1), total)
-            return found.unflatten(-1, (members, dim)).movedim(-2, 0)
+            return torch.unflatten(found, -1, (members, dim)).movedim(-2, 0)
         first = torch.arange(0, members * size, size, device=codes.device)
         return _look_up(codes + first.view(-1, *[1] * (codes.ndim - 1)), weight.reshape(-1, dim), total)
 
@@ -162,4 +162,4 @@ def _look_up(index: Tensor, table: Tensor, total: bool) -> Tensor:
     if not total:
         return F.embedding(index, table)
     summed = F.embedding_bag(index.reshape(-1, index.shape[-1]), table, mode="sum")
-    return summed.unflatten(0, index.shape[:-1])
+    return torch.unflatten(summed, 0, tuple(index.shape[:-1]))

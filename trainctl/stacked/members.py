@@ -9,7 +9,10 @@ import torch
 from trainctl.data.base import Data
 from trainctl.stacked import Unstackable
 from trainctl.stacked.trainer import Member, StackedTrainer
+from trainctl.stacked.vmapped import VmappedNet
 from trainctl.tasks.base import Task
+
+LARGE = 250_000  # parameters from which a stack is no faster than its members alone
 
 
 def why_not(task: Any, data: Any, config: dict[str, Any]) -> str | None:
@@ -27,6 +30,21 @@ def why_not(task: Any, data: Any, config: dict[str, Any]) -> str | None:
     except Unstackable as error:
         return str(error)
     return None
+
+
+def not_faster(task: Task, data: Data, config: dict[str, Any], device: torch.device) -> str | None:
+    """A short reason why a stack of members that can be stacked would gain nothing; None when it is worth while.
+
+    Measured (experiments/benchmarks/sweeps/stacked_alone.py): on a CPU a large net keeps a core as busy alone as in a
+    stack, and vmapped convolutions and attention take longer than one net after the other.
+    """
+    if device.type != "cpu":
+        return None
+    count = sum(p.numel() for p in task.net.parameters())
+    if count > LARGE:
+        return f"a net of {count} parameters keeps the processor busy alone"
+    stack = StackedTrainer([Member(task, data, config["seed"])], device, 1)
+    return f"{stack.net.reason}, and vmap is slower" if isinstance(stack.net, VmappedNet) else None
 
 
 def _config(config: dict[str, Any]) -> str | None:

@@ -25,25 +25,32 @@ class Rows:
         for data in datas:
             if id(data) not in loaders:
                 loaders[id(data)] = data.train_dataloader() if self.train else data.loader(split)
-        self.loaders = [loaders[id(data)] for data in datas]
-        first = self.loaders[0]
-        if not all(isinstance(loader.x, Tensor) for loader in self.loaders):
+        first = loaders[id(datas[0])]
+        if not all(isinstance(loader.x, Tensor) for loader in loaders.values()):
             raise Unstackable("the images are read from files as they are needed")
         for name in ("num_batches", "batch_size", "num_rows", "reshuffle"):
-            if len({getattr(loader, name) for loader in self.loaders}) > 1:
+            if len({getattr(loader, name) for loader in loaders.values()}) > 1:
                 raise Unstackable(f"the members' {split} splits differ in {name}")
-        if len({loader.x.shape for loader in self.loaders}) > 1 or any(loader.y is None for loader in self.loaders):
+        if len({loader.x.shape for loader in loaders.values()}) > 1:
             raise Unstackable(f"the members' {split} splits differ in shape")
+        found = {key: self._content(loader) for key, loader in loaders.items()}
+        self.content = [found[id(data)] for data in datas]
         self.num_batches, self.batch_size = first.num_batches, first.batch_size
         self.num_rows = min(first.num_rows, first.num_batches * first.batch_size)
         self.reshuffle = first.reshuffle
         self._group()
 
+    def _content(self, loader: Any) -> tuple[Tensor, Tensor]:
+        """x and y where the nets are."""
+        if loader.y is None:
+            raise Unstackable("the rows have no target")
+        return loader.x.to(self.device), loader.y.to(self.device)
+
     def _group(self) -> None:
         """One source for each different content or order, and which one each member reads."""
         keys = [
-            (loader.x.data_ptr(), loader.y.data_ptr(), seed if self.train else 0)  # type: ignore[union-attr]
-            for loader, seed in zip(self.loaders, self.seeds, strict=True)
+            (x.data_ptr(), y.data_ptr(), seed if self.train else 0)
+            for (x, y), seed in zip(self.content, self.seeds, strict=True)
         ]
         places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
         self.which = [places[key] for key in keys]
@@ -51,10 +58,11 @@ class Rows:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The training batches of an epoch, each in its member's order."""
+        sample = self.content[0][0][:1]
         orders: list[Tensor | None] = [
-            epoch_order(len(self.loaders[k].x), self.seeds[k], epoch if self.reshuffle else 0) for k in self.sources
+            epoch_order(len(self.content[k][0]), self.seeds[k], epoch if self.reshuffle else 0).to(self.device)
+            for k in self.sources
         ]
-        sample = self.loaders[0].x[:1]  # type: ignore[index]
         batch_bytes = max(1, self.batch_size * sample.numel() * sample.element_size() * len(self.sources))
         piece = max(1, PIECE_BYTES // batch_bytes) * self.batch_size
         for start in range(0, self.num_rows, piece):
@@ -72,25 +80,22 @@ class Rows:
 
     def targets(self) -> Tensor:
         """y [N] when all members have the same, else [K, N]."""
-        y = self._stacked([loader.y[: self.num_rows] for loader in self._distinct()])  # type: ignore[index]
+        y = self._stacked([self.content[k][1][: self.num_rows] for k in self.sources]).cpu()
         return y[0] if len(self.sources) == 1 else y
 
     def keep(self, positions: Sequence[int]) -> None:
         """Drop the other members."""
-        self.loaders = [self.loaders[k] for k in positions]
+        self.content = [self.content[k] for k in positions]
         self.seeds = [self.seeds[k] for k in positions]
         self._group()
 
-    def _distinct(self) -> list[InMemoryLoader]:
-        return [self.loaders[k] for k in self.sources]
-
     def _take(self, orders: Sequence[Tensor | None], start: int, stop: int) -> tuple[Tensor, Tensor]:
-        def rows(source: Any, order: Tensor | None) -> Tensor:
-            piece: Tensor = source[start:stop] if order is None else source.index_select(0, order[start:stop])
-            piece = piece.to(self.device)
+        def rows(source: Tensor, order: Tensor | None) -> Tensor:
+            piece = source[start:stop] if order is None else source.index_select(0, order[start:stop])
             return piece.to(self.dtype) if piece.is_floating_point() else piece
 
-        pairs = [(rows(l.x, o), rows(l.y, o)) for l, o in zip(self._distinct(), orders, strict=True)]  # noqa: E741
+        pairs = [tuple(rows(part, order) for part in self.content[k])
+                 for k, order in zip(self.sources, orders, strict=True)]  # fmt: skip
         return self._stacked([x for x, _ in pairs]), self._stacked([y for _, y in pairs])
 
     def _stacked(self, parts: list[Tensor]) -> Tensor:

@@ -27,9 +27,9 @@ class Settings:
         self.l1 = _column([float(t.l1) for t in tasks], 0.0, like)
         clips = [math.inf if o.gradient_clip_val is None else float(o.gradient_clip_val) for o in options]
         self.clip = _column(clips, math.inf, like)
-        self.decay = _column([o.ema or 0.0 for o in options], 0.0, like.double())
+        # a member without an average has its last weights there: it moves all the way
+        self.decay = _column([-1.0 if o.ema is None else o.ema for o in options], -1.0, like.double())
         self.averaged = any(o.ema is not None for o in options)
-        self._has_average = torch.tensor([o.ema is not None for o in options], device=like.device)[:, None]
         self.image = tasks[0].spec.kind == "image"
         self.mean = self.std = None
         if self.image and tasks[0].spec.mean:
@@ -43,14 +43,14 @@ class Settings:
         return scaled if self.mean is None or self.std is None else (scaled - self.mean) / self.std
 
     def average_weight(self, updates: int) -> Tensor:
-        """How far the average moves in its update number `updates`, as WeightAverage has it; all the way without."""
-        decay = torch.zeros(1, 1) if self.decay is None else self.decay
-        weight = 1 - decay.clamp(max=(1 + updates) / (10 + updates))
-        return torch.where(self._has_average, weight, 1.0).to(self._like.dtype)
+        """How far each average moves in its update number `updates`, as WeightAverage has it."""
+        assert self.decay is not None
+        weight = 1 - self.decay.clamp(max=(1 + updates) / (10 + updates))
+        return weight.clamp(max=1.0).to(self._like.dtype)
 
     def keep(self, index: Tensor) -> None:
         """Drop the other members."""
-        for name in ("l1", "clip", "decay", "_has_average"):
+        for name in ("l1", "clip", "decay"):
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, value[index])

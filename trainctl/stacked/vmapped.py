@@ -18,9 +18,7 @@ from trainctl.stacked.nets import StackedNet, check_plain
 CLOSE = 1e-4  # relative difference between a net and its vmapped self that rounding explains
 
 
-def stacked_net(
-    nets: Sequence[nn.Module], values: Values, draws: Draws, sample: Tensor
-) -> StackedNet | VmappedNet:
+def stacked_net(nets: Sequence[nn.Module], values: Values, draws: Draws, sample: Tensor) -> StackedNet | VmappedNet:
     """The fastest exact form of the nets; Unstackable when there is none. `sample`: a few rows as a net gets them."""
     try:
         return StackedNet(nets, values, draws)
