@@ -77,4 +77,4 @@ def test_in_float32_the_figures_agree_within_rounding(words: tuple[str, ...], pa
     both = pair([*words, "optimizer.lr=0.01"], [*words, "optimizer.lr=0.002"], precision="32-true")
     for position, alone in enumerate(both.alone):
         assert both.train[position] == pytest.approx(alone.figures["train/loss"], rel=1e-3)
-        assert both.val[position] == pytest.approx(alone.figures["val/loss"], rel=1e-3)
+        assert both.val[position] == pytest.approx(alone.figures["val/loss"], rel=1e-2)

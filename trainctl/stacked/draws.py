@@ -51,28 +51,31 @@ class Draws:
         assert self._streams is not None
         rates = self.rates[layer]
         drawing = [(members, generator) for _, members, generator in self._streams if rates[members[0]]]
-        if len(drawing) == 1 and len(drawing[0][0]) == len(rates) and len(set(rates)) == 1:
-            mask = torch.empty((1, *shape), dtype=dtype).bernoulli_(1 - rates[0], generator=drawing[0][1])
-            return mask.div_(1 - rates[0]).to(self.device)
+        if len(drawing[0][0]) == len(rates) and len(set(rates)) == 1:
+            mask = torch.empty((1, *shape), dtype=dtype)
+            self._fill(mask, [0], rates, drawing[0][1])
+            return mask.to(self.device)
         mask = torch.ones((len(rates), *shape), dtype=dtype)
         for members, generator in drawing:
             self._fill(mask, members, rates, generator)
         return mask.to(self.device)
 
     def _fill(self, mask: Tensor, members: list[int], rates: list[float], generator: torch.Generator) -> None:
-        shape = mask.shape[1:]
-        if not self.uniform or len(members) == 1:
+        """The factors of members that draw from one generator."""
+        if not self.uniform:
+            before = generator.get_state()
             for k in members:
-                state = generator.get_state() if k != members[-1] else None
+                generator.set_state(before)
                 mask[k].bernoulli_(1 - rates[k], generator=generator).div_(1 - rates[k])
-                if state is not None:
-                    generator.set_state(state)
             return
-        drawn = torch.rand(shape, dtype=torch.float64, generator=generator)
-        kept = torch.tensor([1 - rates[k] for k in members], dtype=torch.float64).view(-1, *[1] * len(shape))
+        drawn = torch.rand(mask.shape[1:], dtype=torch.float64, generator=generator)
+        if len(members) == 1:
+            (k,) = members
+            torch.lt(drawn, 1 - rates[k], out=mask[k]).div_(1 - rates[k])
+            return
+        kept = torch.tensor([1 - rates[k] for k in members], dtype=torch.float64).view(-1, *[1] * drawn.ndim)
         if len(members) == len(mask):
-            torch.lt(drawn, kept, out=mask)
-            mask.div_(kept.to(mask.dtype))
+            torch.lt(drawn, kept, out=mask).div_(kept.to(mask.dtype))
         else:
             mask[members] = (drawn < kept).to(mask.dtype).div_(kept.to(mask.dtype))
 
