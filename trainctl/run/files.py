@@ -7,6 +7,7 @@ name that is too long. Nothing here knows what a run is.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
@@ -83,10 +84,11 @@ def temp_path(path: Path) -> Path:
     return path.parent / f".tmp-{name}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def write_atomic(path: Path, content: bytes | str, durable: bool = True) -> None:
+def write_atomic(path: Path, content: bytes | str, durable: bool = True, sync: bool = True) -> None:
     """Replace `path` by `content` (text as UTF-8): after a kill at any moment the old or the new file is there.
 
-    `durable=False` leaves out the directory's fsync: after a power cut the old file may be back, whole.
+    `durable=False` leaves out the directory's fsync: after a power cut the old file may be back, whole. `sync=False`
+    waits for no disk at all: the caller does, with `sync_all`, for many files at once.
     Raises ResourceError (disk full, permission), UsageError (name over 255 bytes), RunError (directory is gone).
     """
     check_name(path)
@@ -96,9 +98,10 @@ def write_atomic(path: Path, content: bytes | str, durable: bool = True) -> None
         with open(temp, "xb") as file:
             file.write(payload)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temp, path)
-        if durable:
+        if durable and sync:
             sync_directory(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -106,9 +109,9 @@ def write_atomic(path: Path, content: bytes | str, durable: bool = True) -> None
         raise explain(error, path, len(payload)) from error
 
 
-def write_json(path: Path, content: Any, durable: bool = True) -> None:
+def write_json(path: Path, content: Any, durable: bool = True, sync: bool = True) -> None:
     """`write_atomic` of strict, indented JSON (NaN is a programmer's error: ValueError)."""
-    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable)
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable, sync)
 
 
 def read_json(path: Path) -> Any:
@@ -131,6 +134,20 @@ def sync_directory(path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
             raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_all(directory: Path) -> None:
+    """Bring all that was written to the file system of `directory` to the disk, in one call."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "syncfs"):
+        os.sync()
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        if library.syncfs(descriptor):
+            raise explain(OSError(errno.EIO, os.strerror(errno.EIO)), directory)
     finally:
         os.close(descriptor)
 

@@ -6,6 +6,7 @@ Cheap on purpose (a few files below /proc, package metadata, one git call); noth
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -161,6 +162,12 @@ def surroundings(git: subprocess.Popen[bytes] | None) -> dict[str, Any]:
     with contextlib.suppress(FileNotFoundError):
         folder = os.getcwd()
     return {"cwd": folder, "versions": versions(), "hardware": hardware(), "git": finish_git(git)}
+
+
+@functools.cache
+def facts(pid: int) -> dict[str, Any]:
+    """`process` and `surroundings`, asked for once by each process (`pid`: its own) that makes many runs."""
+    return {**process(), **surroundings(start_git())}
 
 
 def _read(path: str) -> str:

@@ -7,6 +7,7 @@ moment each file called last, prev or best is a known one.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,17 @@ class Manifest:
             raise RunError(f"`{files.shown(path)}` is damaged: it is not a manifest")
         return cls(*tables)
 
-    def write(self, run_dir: Path, durable: bool = True) -> None:
+    def write(self, run_dir: Path, durable: bool = True, sync: bool = True) -> None:
         """Replace the run's manifest.json atomically."""
         content = {"files": self.files, "names": self.names, "checkpoints": self.checkpoints}
-        files.write_json(run_dir / "manifest.json", content, durable)
+        files.write_json(run_dir / "manifest.json", content, durable, sync)
 
-    def list_files(self, run_dir: Path) -> None:
-        """Fill `files` from the directory: no logs, records that still grow, temporary files, child runs, links."""
-        self.files = {}
+    def list_files(self, run_dir: Path, known: Mapping[str, dict[str, Any]] | None = None) -> None:
+        """Fill `files` from the directory: no logs, records that still grow, temporary files, child runs, links.
+
+        `known`: entries of files that were digested as they were written.
+        """
+        known, self.files = known or {}, {}
         for folder, folders, names in os.walk(run_dir):
             here = Path(folder)
             folders[:] = sorted(
@@ -59,7 +63,8 @@ class Manifest:
                 hidden = name.startswith((".tmp-", ".lock")) or name.endswith((".log", ".damaged"))
                 if not hidden and not path.is_symlink() and not (here == run_dir and name in _GROWING):
                     relative = path.relative_to(run_dir).as_posix()
-                    self.files[relative] = {"size": path.stat().st_size, "sha256": files.sha256(path)}
+                    entry = known.get(relative)
+                    self.files[relative] = entry or {"size": path.stat().st_size, "sha256": files.sha256(path)}
 
     def verify(self, path: Path, relative: str) -> None:
         """RunError unless the file at `path`, called `relative` in the run, is whole."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
+import json
 import math
 import os
 import re
@@ -60,6 +62,13 @@ def plain_overrides(overrides: list[str]) -> list[str]:
 
 def dump_yaml(config: Mapping[str, Any]) -> str:
     """A config as YAML in the given key order; non-finite numbers stay numbers (`.inf`, `.nan`)."""
+    sections = (json.dumps({key: value}) for key, value in _yaml_plain(config).items())
+    return "".join(map(_section, sections)) or "{}\n"
+
+
+@functools.lru_cache(maxsize=256)
+def _section(content: str) -> str:
+    """One key of a config, given as JSON, as YAML: the configs of many trials differ in few of them."""
     yaml = _yaml()
 
     def text(dumper: Any, value: str) -> Any:
@@ -68,7 +77,7 @@ def dump_yaml(config: Mapping[str, Any]) -> str:
     # A class of our own: representers are kept on the class, and the library's must stay as it is.
     Dumper = type("Dumper", (getattr(yaml, "CSafeDumper", yaml.SafeDumper),), {"ignore_aliases": lambda *_: True})
     Dumper.add_representer(str, text)  # type: ignore[attr-defined]
-    return str(yaml.dump(_yaml_plain(config), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))
+    return str(yaml.dump(json.loads(content), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -108,6 +117,18 @@ def inside(root: Path, relative: object) -> Path:
     if not isinstance(relative, str) or not relative or "\0" in relative or not _stays(os.fspath(root), relative):
         raise RunError(f"manifest of `{shown(root)}` points outside the run dir; refused")
     return root / relative
+
+
+def placed(root: Path, artifacts: Mapping[str, str | Path]) -> dict[str, dict[str, str]]:
+    """`artifacts`: relative paths of those below `root`, by name; `outputs`: absolute paths of the others."""
+    here = os.path.abspath(root)
+    found: dict[str, dict[str, str]] = {"artifacts": {}, "outputs": {}}
+    for name, path in artifacts.items():
+        whole = os.path.abspath(root / path)
+        relative = os.path.relpath(whole, here)
+        outside = relative.split(os.sep)[0] == ".."
+        found["outputs" if outside else "artifacts"][name] = whole if outside else relative
+    return found
 
 
 def _stays(root: str, relative: str) -> bool:

@@ -15,12 +15,22 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from trainctl.errors import RunError, TrainctlError
 from trainctl.run import files, lines, lock, machine
 from trainctl.run.manifest import Manifest
-from trainctl.run.record import as_written, dump_yaml, inside, load_yaml, misshapen, plain, plain_overrides, resolved
+from trainctl.run.record import (
+    as_written,
+    dump_yaml,
+    inside,
+    load_yaml,
+    misshapen,
+    placed,
+    plain,
+    plain_overrides,
+    resolved,
+)
 
 SCHEMA = 1
 STATUSES = ("running", "completed", "failed", "stopped", "crashed", "damaged")
@@ -37,19 +47,15 @@ class Run:
 
     @classmethod
     def create(
-        cls,
-        path: Path,
-        verb: str,
-        config: Mapping[str, Any],
-        overrides: list[str],
-        parent: Path | None = None,
-        **fields: Any,
-    ) -> Run:
+        cls, path: Path, verb: str, config: Mapping[str, Any], overrides: list[str], parent: Path | None = None,
+        facts: Mapping[str, Any] | None = None, **fields: Any,
+    ) -> Self:  # fmt: skip
         """Write config.yaml, then run.json with status `running`; `path` is a claimed directory.
 
-        Extra `fields` go into run.json. Raises ResourceError when the directory cannot be written.
+        Extra `fields` go into run.json; `facts`: what `machine.facts` found before. Raises ResourceError when the
+        directory cannot be written.
         """
-        git = machine.start_git()
+        git = machine.start_git() if facts is None else None
         run = cls(path, {})
         run._write("config.yaml", dump_yaml(config))
         run.__dict__["config"] = resolved(config)
@@ -61,8 +67,7 @@ class Run:
             "parent": os.path.relpath(Path(parent).resolve(), path.resolve()) if parent else None,
             "overrides": plain_overrides(overrides),
             "seed": config.get("seed"),
-            **machine.process(),
-            **machine.surroundings(git),
+            **({**machine.process(), **machine.surroundings(git)} if facts is None else facts),
         }
         run._save({**record, **plain(fields)})
         return run
@@ -205,18 +210,20 @@ class Run:
         `artifacts` maps a name to a path, absolute or relative to the run; one outside the run (a `-o FILE`) is
         recorded under `outputs`. `intervals` maps a metric to [low, high].
         """
+        self.write_metrics(metrics)
+        self.seal()
+        self.complete(artifacts, intervals=intervals or {}, timing=timing or {}, **fields)
+
+    def write_metrics(self, metrics: Mapping[str, float | None]) -> None:
+        """Write metrics.json (`finish` does it)."""
         flat = plain(metrics)
         self._write("metrics.json", json.dumps(flat, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         self.__dict__["metrics"] = flat
-        self.seal()
-        inner = {name: self._relative(path) for name, path in (artifacts or {}).items()}
-        extra = {
-            "intervals": plain(intervals or {}),
-            "timing": plain(timing or {}),
-            "artifacts": {name: path for name, path in inner.items() if path},
-            "outputs": {name: os.path.abspath(path) for name, path in (artifacts or {}).items() if not inner[name]},
-        }
-        self._save({**self._latest(), **extra, **plain(fields), "status": "completed", "ended": _now()})
+
+    def complete(self, artifacts: Mapping[str, str | Path] | None = None, **fields: Any) -> None:
+        """Set status `completed`; all other files are there (`finish` does it)."""
+        ending = {**placed(self.path, artifacts or {}), **plain(fields), "status": "completed", "ended": _now()}
+        self._save({**self._latest(), **ending})
 
     def fail(self, error: BaseException, code: int, traceback_text: str) -> None:
         """Record a failure: error.txt gets the traceback, run.json the sentence and the exit code."""
@@ -279,10 +286,6 @@ class Run:
             lines.append(self.path / name, line)
         except OSError as error:
             raise self._failure(error, self.path / name, len(line)) from error
-
-    def _relative(self, path: str | Path) -> str | None:
-        relative = os.path.relpath(os.path.abspath(self.path / path), os.path.abspath(self.path))
-        return None if relative.split(os.sep)[0] == ".." else relative
 
     def _failure(self, error: OSError, path: Path, size: int | None = None) -> TrainctlError:
         if files.is_gone(self.path):
