@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.stacked.conftest import CPU, config_of, member
 from trainctl.stacked import Unstackable
-from trainctl.stacked.members import why_not
+from trainctl.stacked.members import not_faster, why_not
 from trainctl.stacked.trainer import Member, StackedTrainer
 
 HARD = ("model.dropout=0.2", "model.norm=batch", "ema=0.9", "task.label_smoothing=0.1", "trainer.gradient_clip_val=1",
@@ -167,3 +167,39 @@ def test_members_of_different_shapes_are_refused() -> None:
         stack_of(("trainer.accumulate_grad_batches=2",), ())
     with pytest.raises(Unstackable, match="^the nets have different shapes$"):
         stack_of(("model.norm=batch",), ("model.norm=layer",))
+
+
+@pytest.mark.parametrize("words", [
+    (), ("data.target=number",), ("data.kind=image", "data.image_shape=[1,8,8]", "ema=0.5"),
+    ("model.norm=batch", "data.kind=sequence"),
+], ids=" ".join)  # fmt: skip
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_what_is_evaluated_is_what_the_handed_out_weights_say(words: tuple[str, ...], split: str) -> None:
+    configs = [config_of((*words, f"seed={seed}")) for seed in (1, 2)]
+    members = [member(config) for config in configs]
+    stack = StackedTrainer(members, CPU, 2)
+    epochs(stack, 2)
+    outputs, y, losses = stack.evaluate(split)
+    for k, one in enumerate(members):
+        rows = one.data.split(split)
+        one.task.net.load_state_dict(stack.weights(k))
+        one.task.eval()
+        with torch.no_grad():
+            x = rows.x.double() if rows.x.is_floating_point() else rows.x
+            found = one.task(x).float()
+        assert torch.equal(y[k], rows.y)
+        torch.testing.assert_close(outputs[k], one.task.predict_outputs(found))
+        assert losses[k] == pytest.approx(float(one.task.loss(found, rows.y)), rel=1e-5)
+
+
+def test_a_stack_that_gains_nothing_is_said_in_a_phrase() -> None:
+    def said(*words: str, device: torch.device = CPU) -> str | None:
+        config = config_of(words)
+        made = member(config, double=False)
+        return not_faster(made.task, made.data, config, device)
+
+    image = ("model=cnn", "model.dropout=0", "data.kind=image", "data.image_shape=[1,8,8]", "model.channels=[4]")
+    assert said() is None
+    assert said(*image) == "there is no stacked form of CNN, and vmap is slower"
+    assert said(*image, device=torch.device("cuda")) is None
+    assert said("model.hidden_dims=[600,600]") == "a net of 387890 parameters keeps the processor busy alone"

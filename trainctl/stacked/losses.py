@@ -107,7 +107,7 @@ class NumberLoss:
     def outputs(self, output: Tensor) -> Tensor:
         """Values [K, N] in the user's unit."""
         values: Tensor = output.squeeze(-1) * _at(self.std, 2) + _at(self.mean, 2)
-        return values
+        return values.to(output.dtype)
 
     def keep(self, index: Tensor) -> None:
         """Drop the other members."""
