@@ -203,3 +203,6 @@ def test_a_stack_that_gains_nothing_is_said_in_a_phrase() -> None:
     assert said(*image) == "there is no stacked form of CNN, and vmap is slower"
     assert said(*image, device=torch.device("cuda")) is None
     assert said("model.hidden_dims=[600,600]") == "a net of 387890 parameters keeps the processor busy alone"
+    deep = ("model.hidden_dims=[99,99,99,99,99,99]", "model.norm=layer", "model.activation=gelu", "data.rows=4000")
+    assert said(*deep, "data.batch_size=100") is None
+    assert said(*deep, "data.batch_size=2000") == "a step of 19 MB keeps the processor busy alone"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainctl.data.base import Data
 from trainctl.stacked import Unstackable
@@ -12,7 +13,9 @@ from trainctl.stacked.trainer import Member, StackedTrainer
 from trainctl.stacked.vmapped import VmappedNet
 from trainctl.tasks.base import Task
 
-LARGE = 250_000  # parameters from which a stack is no faster than its members alone
+# from where on a stack is no faster than its members alone
+LARGE = 250_000  # parameters
+LARGE_STEP = 8 * 2**20  # bytes of activations in a training step
 
 
 def why_not(task: Any, data: Any, config: dict[str, Any]) -> str | None:
@@ -44,7 +47,28 @@ def not_faster(task: Task, data: Data, config: dict[str, Any], device: torch.dev
     if count > LARGE:
         return f"a net of {count} parameters keeps the processor busy alone"
     stack = StackedTrainer([Member(task, data, config["seed"])], device, 1)
-    return f"{stack.net.reason}, and vmap is slower" if isinstance(stack.net, VmappedNet) else None
+    if isinstance(stack.net, VmappedNet):
+        return f"{stack.net.reason}, and vmap is slower"
+    needed = step_bytes(stack)
+    return f"a step of {needed / 2**20:.0f} MB keeps the processor busy alone" if needed > LARGE_STEP else None
+
+
+def step_bytes(stack: StackedTrainer) -> int:
+    """Bytes that a training step of one member keeps for its backward pass, weights left out."""
+    weights = stack.weights_.flat.untyped_storage().data_ptr()
+    sizes: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() != weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    x, _ = next(stack.rows["train"].epoch(0))
+    stack.draws.start(0, 0)
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        kept = stack.net(stack.settings.inputs(x))  # alive, so that no storage is counted under another's address
+    return sum(sizes.values()) // len(kept)
 
 
 def _config(config: dict[str, Any]) -> str | None:
