@@ -55,6 +55,15 @@ class PlainCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def improves(value: float, best_score: float | None, best_epoch: int | None, mode: str) -> bool:
+    """Whether an epoch's figure beats the best so far; an undefined one (NaN) only when there is no best epoch."""
+    if math.isnan(value):
+        return best_epoch is None
+    if best_score is None:
+        return True
+    return value < best_score if mode == "min" else value > best_score
+
+
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """The content of a checkpoint file; nothing in it is executed. RunError when it is not what we write."""
     try:
@@ -93,17 +102,10 @@ class Checkpoint(LightningCheckpoint):
         value = float(trainer.callback_metrics[self.monitor])
         if "loss" in self.monitor and not math.isfinite(value):
             raise DivergedError(f"{self.monitor} is {value} at epoch {trainer.current_epoch + 1}")
-        better = self._improves(value)
+        better = improves(value, self.best_score, self.best_epoch, self.mode)
         if better:
             self.best_score, self.best_epoch = (None if math.isnan(value) else value), trainer.current_epoch
         self.save(trainer, better)
-
-    def _improves(self, value: float) -> bool:
-        if math.isnan(value):
-            return self.best_epoch is None
-        if self.best_score is None:
-            return True
-        return value < self.best_score if self.mode == "min" else value > self.best_score
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """A stopped task keeps its exact place; after any other failure the last epoch's checkpoint stands.

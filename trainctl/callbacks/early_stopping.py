@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
+import torch
 from pytorch_lightning.callbacks import EarlyStopping as LightningEarlyStopping
 
 
@@ -30,6 +32,10 @@ class EarlyStopping(LightningEarlyStopping):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """What was seen so far; the patience is the config's, which a resumed run may have changed."""
         super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def stops(self, figure: float | None) -> bool:
+        """Whether an epoch with this figure (None: undefined) is the last, where no trainer of Lightning asks."""
+        return bool(self._evaluate_stopping_criteria(torch.tensor(math.nan if figure is None else figure))[0])
 
     @property
     def triggered(self) -> bool:

@@ -29,11 +29,8 @@ class Show(pl.Callback):
         self._first: int | None = None
 
     def epoch_line(self, row: Row) -> None:
-        """`epoch 3/10  train/loss 0.41  val/loss 0.39  val/accuracy 0.86  0.1 s`, at most 200 bytes."""
-        names = [k for k in row if k not in ("epoch", "step", "seconds", "lr")]
-        figures = "  ".join(f"{k} {_short(row[k])}" for k in names)
-        total = f"/{self.max_epochs}" if self.max_epochs and self.max_epochs > 0 else ""
-        line = f"epoch {row['epoch']}{total}  {figures}"[:180] + f"  {row['seconds']:.2g} s"
+        """Show what `epoch_text` says."""
+        line = epoch_text(row, self.max_epochs)
         if self._bar is None:
             log.info("%s", line)
             return
@@ -101,6 +98,14 @@ class Show(pl.Callback):
         with contextlib.suppress(OSError, ValueError):
             if bar is not None:
                 bar.stop()
+
+
+def epoch_text(row: Row, max_epochs: int | None) -> str:
+    """`epoch 3/10  train/loss 0.41  val/loss 0.39  val/accuracy 0.86  0.1 s`, at most 200 bytes."""
+    names = [k for k in row if k not in ("epoch", "step", "seconds", "lr")]
+    figures = "  ".join(f"{k} {_short(row[k])}" for k in names)
+    total = f"/{max_epochs}" if max_epochs and max_epochs > 0 else ""
+    return f"epoch {row['epoch']}{total}  {figures}"[:180] + f"  {row['seconds']:.2g} s"
 
 
 def _short(value: float | None) -> str:

@@ -41,6 +41,8 @@ _OWN_FILES = ("run.json", "config.yaml", "metrics.json", "metrics.jsonl", "manif
 class Run:
     """One run directory; `record` is run.json, `config` config.yaml (read when first asked for)."""
 
+    _content: Mapping[str, Any] | None = None  # of config.yaml, where it is known
+
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path = path
         self.record = record
@@ -58,7 +60,7 @@ class Run:
         git = machine.start_git() if facts is None else None
         run = cls(path, {})
         run._write("config.yaml", dump_yaml(config))
-        run.__dict__["config"] = resolved(config)
+        run._content = config
         record = {
             "schema": SCHEMA,
             "verb": verb,
@@ -104,7 +106,7 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved config as plain values, environment included; RunError when config.yaml is damaged."""
-        return resolved(load_yaml(self.path / "config.yaml"))
+        return resolved(load_yaml(self.path / "config.yaml") if self._content is None else self._content)
 
     def rewrite_config(self, config: dict[str, Any]) -> None:
         """Replace config.yaml by a changed `config`; what came from the environment stays written as it was."""

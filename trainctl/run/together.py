@@ -24,6 +24,10 @@ class RunTogether(Run):
         super().__init__(path, record)
         self._digests: dict[str, dict[str, Any]] = {}
 
+    def know(self, config: dict[str, Any]) -> None:
+        """Take `config` as the run's resolved one."""
+        self.__dict__["config"] = config
+
     def add(self, name: str, content: bytes) -> None:
         """Write a file of the run that nobody reads before the run is completed; its folder is made when needed."""
         path = self.path / name
