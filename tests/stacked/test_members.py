@@ -41,6 +41,8 @@ def epochs(stack: StackedTrainer, count: int) -> list[float]:
                          ids=["plain", "all", "sgd", "number"])
 def test_members_that_are_dropped_change_nothing_for_the_others(more: tuple[str, ...]) -> None:
     trials = [(*more, f"optimizer.lr={lr}", f"optimizer.weight_decay={lr}") for lr in (0.01, 0.02, 0.03, 0.04)]
+    if "task.label_smoothing=0.1" in more:
+        trials[1] += ("task.label_smoothing=0.3", "task.class_weights=[1,2]", "ema=null")
     whole, halved = stack_of(*trials), stack_of(*trials)
     epochs(whole, 4)
     epochs(halved, 2)

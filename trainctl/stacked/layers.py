@@ -108,14 +108,14 @@ class BatchNorm:
             momentum = 1 / float(seen[0]) if self.momentum is None else self.momentum
         if of_batch and x.shape[1] == 1:  # after counting it, as torch does
             raise TooFewRows
-        members = len(self._value("weight", x)) if self.affine else len(x)
+        known = "weight" if self.affine else "running_mean" if self.tracks else None
+        members = len(self.values[self.path + known]) if known else len(x)
         flat = x.expand(members, -1, -1).transpose(0, 1).flatten(1)  # [B, K * H]: each feature is a channel of one net
         flat = F.batch_norm(flat, mean, var, weight, bias, of_batch or not self.tracks, momentum, self.eps)
         return flat.view(len(flat), members, -1).transpose(0, 1)
 
-    def _value(self, name: str, default: Tensor | None = None) -> Tensor:
-        value = self.values[self.path + name]
-        return value if default is not None else value.reshape(-1)
+    def _value(self, name: str) -> Tensor:
+        return self.values[self.path + name].reshape(-1)  # of running statistics, which are contiguous: a view
 
 
 class TooFewRows(Exception):
