@@ -10,7 +10,8 @@ import copy
 import fnmatch
 import importlib.util
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -105,8 +106,7 @@ def _restore(data: Data, folder: Path) -> None:
 
 def net(config: Config, spec: DataSpec) -> nn.Module:
     """The net, initialised from the seed alone: nothing drawn before changes it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.get("seed", 0))
+    with _seeded(config, config["model"]):
         made = component(config["model"], spec=spec)
     if not isinstance(made, nn.Module):
         raise UsageError(f"`model._target_` must be a torch.nn.Module, got {type(made).__name__}")
@@ -129,14 +129,24 @@ def task(config: Config, spec: DataSpec | None, data: Any = None, fit: bool = Fa
     if "training" in wanted and fit:
         available["training"] = training(config)
         available["class_counts"] = _class_counts(data, spec)
-    with torch.random.fork_rng(devices=[]):  # a foreign module makes its net itself
-        torch.manual_seed(config.get("seed", 0))
+    with _seeded(config, config["task"]):  # a foreign module makes its net itself
         made: object = component(config["task"], **available)
     if not isinstance(made, pl.LightningModule):
         raise UsageError(f"`task._target_` must be a LightningModule, got {type(made).__name__}")
     if isinstance(made, Task) and fit:
         made.augment = getattr(data, "augment", None)
     return made
+
+
+@contextmanager
+def _seeded(config: Config, node: Config) -> Iterator[None]:
+    """torch's generator seeded for what `node` draws, and put back afterwards."""
+    seed = config.get("seed", 0)
+    # ours draw on the CPU alone; torch.manual_seed takes a traceback each time for GPUs that may be used later
+    seeding = torch.default_generator.manual_seed if node["_target_"].startswith(OWN) else torch.manual_seed
+    with torch.random.fork_rng(devices=[]):
+        seeding(seed)
+        yield
 
 
 def _class_counts(data: Any, spec: DataSpec | None) -> list[int] | None:

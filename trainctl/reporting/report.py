@@ -27,15 +27,17 @@ def write(
     metrics: Mapping[str, float | None] | None = None,
     intervals: Mapping[str, Sequence[float] | None] | None = None,
     status: str | None = None,
+    sync: bool = True,
 ) -> Path:
     """Write `<run>/report.html` and return its path.
 
-    `metrics`, `intervals` and `status` stand in for the run's own before it has finished.
+    `metrics`, `intervals` and `status` stand in for the run's own before it has finished. `sync` as in `write_atomic`.
     """
     shown = run.metrics if metrics is None else metrics
     ranges = run.record.get("intervals", {}) if intervals is None else intervals
     path = run.path / "report.html"
-    files.write_atomic(path, html.page(f"{run.verb} {run.name}", _body(run, shown, ranges, status or run.status)))
+    page = html.page(f"{run.verb} {run.name}", _body(run, shown, ranges, status or run.status))
+    files.write_atomic(path, page, sync=sync)
     return path
 
 
