@@ -18,8 +18,9 @@ from trainctl.run import directory, failures, files
 from trainctl.run.run import Run
 from trainctl.tuning import results
 from trainctl.tuning.display import Display
+from trainctl.tuning.facts import Facts
 from trainctl.tuning.plan import Plan
-from trainctl.tuning.pool import Facts, Pool
+from trainctl.tuning.pool import Pool
 from trainctl.tuning.recipe import Recipe, of_run, read
 from trainctl.tuning.search import Search
 from trainctl.tuning.settings import MEASURED
@@ -108,21 +109,20 @@ def carry_out(run: Run, recipe: Recipe, options: launch.Options, resumed: bool, 
     with recorded, launch.signals_raise(), Pool(recipe.settings.jobs, options, run.path) as pool:
         began = time.monotonic()
         facts = prepared(pool, recipe)
-        study = opened(run, recipe, options, resumed)
-        plan = Plan.make(recipe, facts)
-        with Display(recipe, plan, options.quiet) as display:
-            search = Search(run, recipe, study, pool, facts, display, trials_folder(run))
-            search.run()
-        if leads:
-            run.update(elapsed_s=round(search.elapsed(), 3))
-        content = results.content(run, recipe, study)
-        if leads:
-            files.write_json(run.path / results.FILE, content)
-        if search.signals:
-            hint = f"trainctl {'tune' if recipe.searched else 'train'} --resume {files.shown(run.path)}"
-            raise Stopped(search.signals[0], f"{search.closing}: {study.summary()}; go on with `{hint}`")
-        if leads:
-            results.finish(run, recipe, study, content, time.monotonic() - began)
+        with contextlib.closing(opened(run, recipe, options, resumed)) as study:
+            plan = Plan.make(recipe, facts, run.path)
+            with Display(recipe, plan, options.quiet) as display:
+                search = Search(run, recipe, study, pool, facts, display, trials_folder(run))
+                search.run()
+            content = results.content(run, recipe, study, importances=leads and not search.signals)
+            if leads:
+                run.update(elapsed_s=round(search.elapsed(), 3))
+                files.write_json(run.path / results.FILE, content)
+            if search.signals:
+                hint = f"trainctl {'tune' if recipe.searched else 'train'} --resume {files.shown(run.path)}"
+                raise Stopped(search.signals[0], f"{search.closing}: {study.summary()}; go on with `{hint}`")
+            if leads:
+                results.finish(run, recipe, study, content, time.monotonic() - began)
     again = refitted(recipe, content, options) if leads else None
     return Ended(run, content, recipe.settings.max_failure_rate, again)
 
@@ -131,7 +131,7 @@ def prepared(pool: Pool, recipe: Recipe) -> Facts:
     """The data loaded where the workers come from, and the first trial measured; UsageError for an objective that
     the task does not produce."""
     first = recipe.trial_words(recipe.space.first())
-    facts = pool.prepare(recipe.content(first))
+    facts = pool.prepare(recipe.content(first), "latency_ms" in recipe.settings.objectives)
     have = [*facts.produced, *MEASURED]
     for name in recipe.settings.objectives if facts.produced else ():
         if name not in have:

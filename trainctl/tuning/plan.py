@@ -13,7 +13,7 @@ from trainctl.tuning.wording import clipped, number_text
 
 if TYPE_CHECKING:
     from trainctl.tuning.dimensions import Dimension
-    from trainctl.tuning.pool import Facts
+    from trainctl.tuning.facts import Facts
     from trainctl.tuning.recipe import Recipe
     from trainctl.tuning.space import Space
 

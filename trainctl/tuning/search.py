@@ -21,7 +21,8 @@ from trainctl.run.files import shown
 from trainctl.run.run import Run
 from trainctl.tuning import groups
 from trainctl.tuning.display import Display
-from trainctl.tuning.pool import Died, Done, Epochs, Event, Facts, Pool
+from trainctl.tuning.facts import Facts
+from trainctl.tuning.pool import Died, Done, Epochs, Event, Pool
 from trainctl.tuning.recipe import Recipe
 from trainctl.tuning.study import Study, Trial
 
@@ -91,8 +92,14 @@ class Search:
             self.queue.extend([part] for part in asked)
         else:
             contents = [content for _, _, content in asked]
+            self._say_once(groups.remark(contents))
             self.queue.extend([asked[i] for i in group] for group in groups.groups(contents, self.settings.stack))
         return bool(self.queue)
+
+    def _say_once(self, remark: str | None) -> None:
+        if remark is not None and self.remark is None:
+            self.remark = remark
+            log.info("%s", remark)
 
     def _stack_size(self) -> int:
         left = self.study.remaining()
@@ -100,7 +107,7 @@ class Search:
         return max(1, min(self.settings.stack, share))
 
     def _start(self, batch: list[tuple[Trial, list[str], dict[str, Any]]]) -> None:
-        orders = []
+        orders: list[dict[str, Any]] = []
         for trial, words, content in batch:
             path = self.folder / str(trial.number)
             orders.append({"number": trial.number, "path": str(path), "config": content, "overrides": words})
