@@ -15,7 +15,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,10 @@ RESUMABLE_KEYS = ("trainer.max_epochs", "trainer.max_time", "callbacks.early_sto
 
 @dataclass
 class Options:
-    """How to run a verb, beside its config; plain values, since worker processes get them as JSON."""
+    """How to run a verb, beside its config; plain values, since worker processes get them as JSON.
+
+    But for `hooks` (verbs.job.Hooks), which stay in this process.
+    """
 
     runs_dir: str = "runs"
     config_dir: str | None = None
@@ -53,6 +57,7 @@ class Options:
     quiet: bool = False
     allow_data_change: bool = False
     arguments: dict[str, Any] = field(default_factory=dict)
+    hooks: Any = None
 
     @property
     def config_path(self) -> Path | None:
@@ -61,7 +66,7 @@ class Options:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain built-ins."""
-        return asdict(self)
+        return {one.name: deepcopy(getattr(self, one.name)) for one in fields(self) if one.name != "hooks"}
 
 
 def start(verb: str, overrides: Sequence[str], options: Options, source: Run | None = None) -> Run:
@@ -205,9 +210,9 @@ def work(run: Run, options: Options, source: Run | None, resume: bool, started: 
     verb: Callable[..., Any] = getattr(importlib.import_module(f"trainctl.verbs.{run.verb}"), run.verb)
     quieten()
     job_module = importlib.import_module("trainctl.verbs.job")
-    job = job_module.Job(
-        run, source, resume, options.quiet or rank > 0, options.allow_data_change, rank, arguments=options.arguments
-    )
+    job = job_module.Job(run, source, resume, options.quiet or rank > 0, options.allow_data_change, rank)
+    job.arguments = options.arguments
+    job.hooks = options.hooks or job.hooks
     job.clock("import", importing)
     outcome = verb(job)
     if rank > 0:

@@ -47,6 +47,8 @@ def run_all(run: Run, options: launch.Options, source: Run | None) -> None:
     for number, changes in enumerate(children(kind, run.config)):
         log.info("%s %d of %d", kind.removesuffix("s"), number + 1, run.config["train"][kind])
         runs.append(_child(run, run.path / kind / str(number), changes, options, source))
+        if runs[-1].record.get("halted"):
+            break  # who watches has seen enough of the first one
     metrics = summary([child.metrics for child in runs])
     artifacts = {}
     covers = kind == "folds" and run.config["data"]["split"].get("fold_as") != "val"  # each row is tested once
@@ -56,6 +58,8 @@ def run_all(run: Run, options: launch.Options, source: Run | None) -> None:
     from trainctl.reporting import report
 
     report.write(run, metrics, {}, status="completed")
+    halted = next((child.record["halted"] for child in runs if child.record.get("halted")), None)
+    spread |= {"halted": halted} if halted else {}
     fields = {**spread, "monitor": runs[0].record.get("monitor"), "mode": runs[0].record.get("mode")}
     timing = {k: round(sum(c.record["timing"].get(k) or 0 for c in runs), 3) for k in ("setup_s", "fit_s", "test_s")}
     run.finish(metrics, {}, timing, {**artifacts, "report": "report.html"}, **fields)

@@ -93,6 +93,7 @@ class Talk:
 
     def __init__(self, line: Line, wait: bool) -> None:
         self.line, self.wait = line, wait
+        self.told: set[int] = set()  # trials whose end was told
 
     def tell(self, rows: Mapping[int, Row]) -> dict[int, str]:
         """Send the rows of metrics.jsonl that an epoch ended with, by trial; returns why trials are to stop now."""
@@ -126,6 +127,7 @@ class Talk:
         cost = {"seconds": round(seconds, 4), "cpu_s": round(cpu_s, 4)}
         end = {"event": "done", "number": number, "status": status, "code": code, "message": message}
         self.line.send({**end, **figures, **cost, "notes": list(notes)})
+        self.told.add(number)
 
 
 def _encoded(message: Mapping[str, Any]) -> bytes:

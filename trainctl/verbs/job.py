@@ -6,14 +6,30 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainctl.errors import RunError
 from trainctl.run import checkpoints, files
 from trainctl.run.run import Run
+
+if TYPE_CHECKING:
+    from trainctl.verbs.kept_data import KeptData
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a process that carries out many runs adds to each; nothing by default.
+
+    on_epoch(run, row): told the row of each epoch; a reason that it returns ends the fit there.
+    measure(task, data): further figures of the trained task. kept: data modules that are set up already.
+    """
+
+    on_epoch: Callable[[Run, dict[str, Any]], str | None] | None = None
+    measure: Callable[[Any, Any], dict[str, float | None]] | None = None
+    kept: KeptData | None = None
 
 
 @dataclass
@@ -28,6 +44,7 @@ class Job:
     rank: int = 0
     timing: dict[str, float] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
+    hooks: Hooks = field(default_factory=Hooks)
 
     def clock(self, name: str, started: float) -> None:
         """Add the seconds since `started` (time.perf_counter) to `<name>_s`."""

@@ -10,6 +10,7 @@ from trainctl import build
 from trainctl.data.base import Data
 from trainctl.errors import DataError
 from trainctl.verbs.job import Job
+from trainctl.verbs.kept_data import KeptData
 from trainctl.verbs.restore import PREPROCESSING
 
 log = logging.getLogger("trainctl")
@@ -25,7 +26,10 @@ def prepare(job: Job, config: dict[str, Any]) -> Any:
         folder = job.source.path / PREPROCESSING
     elif not job.resume:
         folder = None
-    data = build.data(config, folder if folder is not None and folder.is_dir() else None)
+    folder = folder if folder is not None and folder.is_dir() else None
+    if folder is None and job.hooks.kept is not None and job.rank == 0 and not job.resume:
+        return kept_already(job, job.hooks.kept, config)
+    data = build.data(config, folder)
     if not isinstance(data, Data):
         return data
     data.fine_tuned = not job.resume and job.source is not None
@@ -38,6 +42,17 @@ def prepare(job: Job, config: dict[str, Any]) -> Any:
     return data
 
 
+def kept_already(job: Job, kept: KeptData, config: dict[str, Any]) -> Any:
+    """As `prepare`, of data that this process has set up for an earlier job."""
+    data, fitted = kept.lend(config)
+    if fitted is not None:
+        fitted.write(job.run.path / PREPROCESSING)
+        description = fitted.description
+        job.run.update(data=description, warnings=list(description.get("warnings", [])))
+        show(description)
+    return data
+
+
 def same_kind(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two configs name the same data module."""
     return bool(one["data"].get("_target_") == other["data"].get("_target_"))
@@ -45,12 +60,16 @@ def same_kind(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def show(description: dict[str, Any]) -> None:
     """Sizes, what was dropped and why, and warnings, a line each."""
-    sizes = ", ".join(f"{name} {part['rows']}" for name, part in description["splits"].items())
-    log.info("data: %s rows", sizes)
-    for line in description.get("lines", []):
-        log.info("data: %s", line)
+    for line in lines_of(description):
+        log.info("%s", line)
     for sentence in description.get("warnings", []):
         log.warning("%s", sentence)
+
+
+def lines_of(description: dict[str, Any]) -> list[str]:
+    """The sizes of the splits, and what was dropped and why, as lines to show."""
+    sizes = ", ".join(f"{name} {part['rows']}" for name, part in description["splits"].items())
+    return [f"data: {sizes} rows", *(f"data: {line}" for line in description.get("lines", []))]
 
 
 def check_unchanged(job: Job, data: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from trainctl import build, lr_range, metrics, threads
-from trainctl.callbacks import Checkpoint, Record, Seeds, Show, Signals
+from trainctl.callbacks import Checkpoint, Record, Report, Seeds, Show, Signals
 from trainctl.callbacks.record import into
 from trainctl.callbacks.time_limit import TimeLimit, TimeUp
 from trainctl.data.base import Data
@@ -56,7 +56,7 @@ def train(job: Job) -> Outcome:
 
     fitting.fit(job, task, data)
     result = finish_fit(job, fitting, task, data)
-    return keep(job, fitting, task, result) if job.rank == 0 else Outcome({})
+    return keep(job, fitting, task, data, result) if job.rank == 0 else Outcome({})
 
 
 @dataclass
@@ -67,6 +67,7 @@ class Fitting:
     signals: Signals
     checkpoint: Checkpoint
     record: Record
+    report: Report
     monitor: str
 
     @classmethod
@@ -78,14 +79,15 @@ class Fitting:
         loggers = build.loggers(config, run.path)
         # a foreign module logs for itself
         writers = [into(logger) for logger in loggers] if isinstance(task, Task) else []
-        signals, record = Signals(), Record(run.log_metrics, show.epoch_line, *writers)
+        report = Report(partial(job.hooks.on_epoch, run) if job.hooks.on_epoch else None)
+        signals, record = Signals(), Record(run.log_metrics, show.epoch_line, report.take, *writers)
         checkpoint = Checkpoint(CheckpointStore(run.path), monitor, mode)
         limit = seconds(config["trainer"].get("max_time"))
         callbacks = [signals, record, show, *([TimeLimit(limit)] if limit else [])]
         callbacks += [] if isinstance(task, Task) and isinstance(data, Data) else [Seeds(config["seed"])]
-        callbacks += [*build.callbacks(config, monitor, mode), checkpoint]
+        callbacks += [*build.callbacks(config, monitor, mode), checkpoint, report]
         trainer = build.trainer(config, run.path, callbacks, loggers)
-        return cls(trainer, signals, checkpoint, record, monitor)
+        return cls(trainer, signals, checkpoint, record, report, monitor)
 
     def fit(self, job: Job, task: pl.LightningModule, data: Any) -> None:
         """Fit, from the last checkpoint when the job resumes."""
@@ -179,7 +181,9 @@ def describe_best(fitting: Fitting, name: str) -> str:
     return f"epoch {checkpoint.best_epoch + 1}, {fitting.monitor} {score}"
 
 
-def keep(job: Job, fitting: Fitting, task: pl.LightningModule, result: metrics.Report | None) -> Outcome:
+def keep(
+    job: Job, fitting: Fitting, task: pl.LightningModule, data: Any, result: metrics.Report | None
+) -> Outcome:
     """Write the weights and what the report draws; the figures go to whoever finishes the run."""
     run = job.run
     in_shards = isinstance(fitting.trainer.strategy, Sharded)
@@ -192,8 +196,10 @@ def keep(job: Job, fitting: Fitting, task: pl.LightningModule, result: metrics.R
     for sentence in result.warnings if result else []:
         log.warning("%s", sentence)
     job.timing["steps_per_s"] = round(fitting.record.steps / max(fitting.record.seconds, 1e-9), 1)
+    rows = run.metrics_log()
+    figures = collect(fitting, rows, result) | (job.hooks.measure(task, data) if job.hooks.measure else {})
     return Outcome(
-        collect(fitting, run.metrics_log(), result),
+        figures,
         intervals,
         {"weights": restore.WEIGHTS, "checkpoint": "checkpoints/best.ckpt", **job.arguments.pop("kept", {})},
         {
@@ -201,7 +207,8 @@ def keep(job: Job, fitting: Fitting, task: pl.LightningModule, result: metrics.R
             "monitor": fitting.monitor,
             "mode": fitting.checkpoint.mode,
             "best_epoch": _best_epoch(fitting),
-            "epochs": len(run.metrics_log()),
+            "epochs": len(rows),
+            **({"halted": fitting.report.halted} if fitting.report.halted else {}),
         },
     )
 
