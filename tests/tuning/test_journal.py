@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trainctl.errors import ResourceError, RunError
+from trainctl.errors import RunError
 from trainctl.tuning import journal as journals
 from trainctl.tuning.journal import Journal
 
@@ -107,9 +107,12 @@ def test_a_lock_that_is_not_free_in_time_names_its_holder(path: Path, monkeypatc
         holder.stdout.readline()
         monkeypatch.setattr(journals, "WAIT_S", 0.1)
         journal = Journal(path)
-        with pytest.raises(ResourceError) as caught:
+        with pytest.raises(RunError) as caught:
             journal.append_logs([one(0)])
-        assert str(caught.value) == f"study `{path}` is locked by pid {holder.pid}"
+        assert str(caught.value) == (
+            f"study `{path}` is locked by pid {holder.pid}, and has been for too long; end that process, or try again "
+            "later"
+        )
         holder.send_signal(signal.SIGKILL)
     journal.append_logs([one(0)])  # a killed process leaves no lock
     assert records(path) == [0]

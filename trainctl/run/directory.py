@@ -173,7 +173,8 @@ def _latest(runs_dir: Path, verb: str) -> Path:
     known = sorted({path.parent.name for path in _all(runs_dir)})
     what = f"`{verb}` run" if verb else "run"
     hint = did_you_mean(verb, known) if verb else ""
-    raise RunError(f"no {what} in `{files.shown(runs_dir)}`{hint or '; `trainctl train` makes one'}")
+    hint = hint or f"; `trainctl {verb or 'train'}` makes one"
+    raise RunError(f"no {what} in `{files.shown(runs_dir)}`{hint}")
 
 
 def _run_at(path: Path) -> Path:

@@ -50,28 +50,68 @@ def parsed(storage: str) -> URL:
     return url
 
 
+class Server:
+    """The database that a URL names, before anything is asked of it."""
+
+    def __init__(self, url: URL) -> None:
+        self.url, self.kind = url, url.get_backend_name()
+        self.limits: dict[str, Any] = {"pool_pre_ping": True}
+        self._name = f"{url.host}:{url.port or _PORTS[self.kind]}" if url.host else ""
+        if self.kind == "sqlite":
+            self.file = _sqlite_file(url)
+            self.limits["connect_args"] = {"timeout": WAIT_S}
+        elif url.get_driver_name() in _TIMED:
+            self.limits["connect_args"] = {"connect_timeout": CONNECT_S}
+
+    def connected(self) -> Engine:
+        """An engine of a database that answers; UsageError without its driver, ResourceError when it does not."""
+        try:
+            engine = sqlalchemy.create_engine(
+                self.url, poolclass=sqlalchemy.NullPool, connect_args=self.limits.get("connect_args", {})
+            )
+        except (ImportError, NoSuchModuleError) as error:
+            raise UsageError(_driver_missing(self.url, error)) from error
+        try:
+            engine.connect().close()
+        except SQLAlchemyError as error:
+            what = "check" if "FATAL" in str(error) else "start it or check"
+            raise ResourceError(f"{self.trouble(error)}; {what} `tune.storage`") from error
+        return engine
+
+    def trouble(self, error: Exception) -> str:
+        """What an error of it means, as a sentence."""
+        said = _reason(error)
+        verb = "refuses" if "FATAL" in said else "does not answer"
+        return f"storage {self.shown()} {verb}: {said.rpartition('FATAL:')[2].rpartition(' failed: ')[2].strip()}"
+
+    def shown(self) -> str:
+        """Where it is; never its password."""
+        return f"{self.kind} at {self._name}" if self._name else f"`{shown(self.file)}`"
+
+
+def refuse_silent(url: URL) -> None:
+    """ResourceError when a server does not answer; nothing is made there. SQLite has none to ask."""
+    server = Server(url)
+    if server.kind != "sqlite":
+        server.connected().dispose()
+
+
 class DatabaseStore(Store):
     """A database behind a URL; `heartbeat` is the seconds between two signs of life."""
 
     shared = True
 
     def __init__(self, url: URL, heartbeat: float) -> None:
-        self._url, self._kind = url, url.get_backend_name()
-        self._name = f"{url.host}:{url.port or _PORTS[self._kind]}" if url.host else ""
+        self._server = Server(url)
+        self._kind = self._server.kind
         self._interval = max(1, round(heartbeat))
         self._seen: dict[int, FrozenTrial] = {}
-        limits: dict[str, Any] = {"pool_pre_ping": True}
-        if self._kind == "sqlite":
-            self._file = _sqlite_file(url)
-            limits["connect_args"] = {"timeout": WAIT_S}
-        elif url.get_driver_name() in _TIMED:
-            limits["connect_args"] = {"connect_timeout": CONNECT_S}
-        self._engine = self._connected(limits)
+        self._engine = self._server.connected()
         with self.answering(), self.exclusive(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._database = RDBStorage(
                 url.render_as_string(hide_password=False),
-                engine_kwargs=limits,
+                engine_kwargs=self._server.limits,
                 heartbeat_interval=self._interval,
                 grace_period=GRACE_BEATS * self._interval,
             )
@@ -102,7 +142,7 @@ class DatabaseStore(Store):
         try:
             yield
         except (SQLAlchemyError, StorageInternalError) as error:
-            raise ResourceError(self._trouble(error)) from error
+            raise ResourceError(self._server.trouble(error)) from error
 
     def close(self) -> None:
         self._engine.dispose()
@@ -110,32 +150,9 @@ class DatabaseStore(Store):
 
     # Inside
 
-    def _connected(self, limits: dict[str, Any]) -> Engine:
-        try:
-            engine = sqlalchemy.create_engine(
-                self._url, poolclass=sqlalchemy.NullPool, connect_args=limits.get("connect_args", {})
-            )
-        except (ImportError, NoSuchModuleError) as error:
-            raise UsageError(_driver_missing(self._url, error)) from error
-        try:
-            engine.connect().close()
-        except SQLAlchemyError as error:
-            what = "check" if "FATAL" in str(error) else "start it or check"
-            raise ResourceError(f"{self._trouble(error)}; {what} `tune.storage`") from error
-        return engine
-
-    def _trouble(self, error: Exception) -> str:
-        said = _reason(error)
-        verb = "refuses" if "FATAL" in said else "does not answer"
-        return f"storage {self._shown()} {verb}: {said.rpartition('FATAL:')[2].rpartition(' failed: ')[2].strip()}"
-
-    def _shown(self) -> str:
-        """Where the storage is; never its password."""
-        return f"{self._kind} at {self._name}" if self._name else f"`{shown(self._file)}`"
-
     @contextlib.contextmanager
     def _file_lock(self) -> Iterator[None]:
-        path = self._file.with_name(f"{self._file.name}.lock")
+        path = self._server.file.with_name(f"{self._server.file.name}.lock")
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             lock(file, path, "study")
@@ -150,16 +167,16 @@ class DatabaseStore(Store):
             wait = f"{WAIT_S:.0f}s"
             connection.execute(sqlalchemy.text(f"SET LOCAL lock_timeout = '{wait}'"))
             connection.execute(sqlalchemy.text(f"SET LOCAL idle_in_transaction_session_timeout = '{wait}'"))
-            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _key(self._url)})
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _key(self._server.url)})
             yield
 
     @contextlib.contextmanager
     def _named_lock(self) -> Iterator[None]:
         """MySQL's; it goes with its connection."""
-        name = {"name": f"trainctl-{_key(self._url)}"}
+        name = {"name": f"trainctl-{_key(self._server.url)}"}
         with self._engine.connect() as connection:
             if not connection.execute(sqlalchemy.text(f"SELECT GET_LOCK(:name, {WAIT_S:.0f})"), name).scalar():
-                raise ResourceError(f"study in {self._shown()} is locked by another process")
+                raise ResourceError(f"study in {self._server.shown()} is locked by another process")
             try:
                 yield
             finally:

@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from trainctl.errors import RunError, UsageError
 from trainctl.run import machine
 from trainctl.run.files import shown
-from trainctl.tuning import identity, samplers, stoppers
+from trainctl.tuning import identity, samplers, stoppers, storage
 from trainctl.tuning.storage import JOURNAL, JournalStore, Store, connect
 
 if TYPE_CHECKING:
@@ -77,6 +77,13 @@ class Joined:
     study: optuna.Study
     process: Process
     objectives: tuple[str, ...]
+
+
+def refuse(settings: Asked, space: Space) -> None:
+    """UsageError unless there are such a sampler, stopper and kind of storage, ResourceError when that is silent."""
+    samplers.make(settings.sampler, settings.seed, len(settings.objectives), distributions(space))
+    stoppers.make(settings.stopper, len(settings.objectives))
+    storage.refuse(settings.storage)
 
 
 def join(path: Path, settings: Asked, space: Space, trusted: bool) -> Joined:

@@ -205,7 +205,7 @@ def _opened(path: Path) -> int:
 
 
 def lock(file: int, path: Path, what: str, wait: float | None = None) -> None:
-    """Take the lock of an open file; ResourceError naming who holds it when it is not free in time."""
+    """Take the lock of an open file; RunError naming who holds it when it is not free in time."""
     until, pause = time.monotonic() + (WAIT_S if wait is None else wait), 0.0005
     while True:
         try:
@@ -213,7 +213,8 @@ def lock(file: int, path: Path, what: str, wait: float | None = None) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > until:
-                raise ResourceError(f"{what} `{shown(path)}` is locked by {holder(file)}") from None
+                held = f"{what} `{shown(path)}` is locked by {holder(file)}"
+                raise RunError(f"{held}, and has been for too long; end that process, or try again later") from None
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise ResourceError(f"cannot lock `{shown(path)}`: {reason}; put it on another file system") from error

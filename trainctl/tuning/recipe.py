@@ -12,6 +12,7 @@ from trainctl import launch
 from trainctl.config import saved
 from trainctl.errors import UsageError
 from trainctl.run.run import Run
+from trainctl.tuning import joining
 from trainctl.tuning.composing import Composer
 from trainctl.tuning.settings import NODES, PER_SWEEP, Settings, head
 from trainctl.tuning.space import Point, Space, is_dimension, parse
@@ -66,6 +67,7 @@ def read(words: Sequence[str], options: launch.Options, searched: bool) -> Recip
     resolved = saved.resolve(config)
     launch.checked("tune", resolved, options)
     settings = Settings.from_config(resolved, searched)
+    joining.refuse(settings, space)
     points = space.points() if not searched or settings.sampler["name"] == "grid" else None
     if points is not None:
         chosen = settings.trials if any(word.startswith("tune.trials=") for word in tuned) else None

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from trainctl.tuning.journal import Journal
 
 JOURNAL = "journal.log"
+_JOURNAL_URL = "journal://"
 _FAR_GRACE_S = 120.0  # for a journal's other hosts: network file systems show new times late
 
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)
@@ -118,8 +119,16 @@ def connect(storage: str | None, path: Path, token: str, heartbeat: float) -> St
     """
     if storage is None:
         return JournalStore(path / JOURNAL, token)
-    if storage.startswith("journal://"):
-        return JournalStore(Path(storage.removeprefix("journal://")), token)
+    if storage.startswith(_JOURNAL_URL):
+        return JournalStore(Path(storage.removeprefix(_JOURNAL_URL)), token)
     from trainctl.tuning.database import DatabaseStore, parsed
 
     return DatabaseStore(parsed(storage), heartbeat)
+
+
+def refuse(storage: str | None) -> None:
+    """UsageError for a URL that means nothing, ResourceError for a server that does not answer; nothing is made."""
+    if storage is not None and not storage.startswith(_JOURNAL_URL):
+        from trainctl.tuning.database import parsed, refuse_silent
+
+        refuse_silent(parsed(storage))
