@@ -18,8 +18,8 @@ def sweep_of(done):
     return line.removeprefix("sweep: ")
 
 
-def record(lab, path):
-    return json.loads((lab.folder / path / "sweep.json").read_text(encoding="utf-8"))
+def record(lab, path, name="study.json"):
+    return json.loads((lab.folder / path / name).read_text(encoding="utf-8"))
 
 
 def test_every_point_is_a_run_and_the_table_is_ranked(lab):
@@ -27,24 +27,31 @@ def test_every_point_is_a_run_and_the_table_is_ranked(lab):
     assert done.code == 0, done.err
     path = sweep_of(done)
     written = record(lab, path)
-    assert (written["status"], len(written["jobs"])) == ("completed", 4)
-    runs = [Run.open(lab.folder / job["run"]) for job in written["jobs"]]
+    assert (written["status"], len(written["trials"])) == ("completed", 4)
+    jobs = sorted(written["trials"], key=lambda job: job["place"])
+    runs = [Run.open(lab.folder / job["run"]) for job in jobs]
     assert sorted(run.path.name for run in runs) == ["0", "1", "2", "3"]
     assert {(run.config["seed"], run.config["model"]["_target_"].rsplit(".", 1)[1]) for run in runs} == {
         (seed, model) for seed in (1, 2) for model in ("MLP", "Linear")}
     values = [run.metrics["val/loss"] for run in runs]
-    assert values == sorted(values) == [job["value"] for job in written["jobs"]]
-    assert [job["place"] for job in written["jobs"]] == [1, 2, 3, 4]
-    assert {job["metric"] for job in written["jobs"]} == {"val/loss"}
+    assert values == sorted(values) == [job["value"] for job in jobs]
+    assert [job["place"] for job in jobs] == [1, 2, 3, 4]
+    assert written["objectives"] == ["val/loss"]
     lines = done.out.splitlines()
     assert "val/loss" in lines[0] and lines[1].split()[0] == "1"
 
 
-def test_a_job_of_a_sweep_is_the_run_one_would_start_alone(lab):
-    done = lab("train", "-m", *QUICK, "seed=1,2", "--json")
+@pytest.mark.parametrize("executor", ["pool", "vectorized"])
+def test_a_job_of_a_sweep_is_the_run_one_would_start_alone(lab, executor):
+    done = lab("train", "-m", *QUICK, "seed=1,2", f"tune.executor={executor}", "--json")
     (job,) = [job for job in done.json["jobs"] if "seed=2" in job["overrides"]]
     alone = lab.run("train", *QUICK, "seed=2")
-    assert Run.open(lab.folder / job["run"]).metrics == alone.metrics
+    found = Run.open(lab.folder / job["run"]).metrics
+    assert list(found) == list(alone.metrics)
+    if executor == "pool":
+        assert found == alone.metrics
+    else:
+        assert found == pytest.approx(alone.metrics, rel=1e-3)
 
 
 @pytest.mark.parametrize(("words", "expected"), [
@@ -104,25 +111,50 @@ def test_a_launcher_that_is_not_installed_is_a_sentence(lab):
     assert not list(lab.folder.glob("runs/train/*"))
 
 
-@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")])
-def test_a_signal_ends_the_sweep_and_keeps_what_is_done(lab, launcher):
-    started = lab.start("train", "-m", *QUICK, "trainer.max_epochs=1,100000,99999", "callbacks=none", *launcher)
-    running = lab.folder / "runs" / "train"
-    started.wait_for("sweep: 3 runs below")
-    deadline = 600
-    while not (list(running.glob("*/0/manifest.json")) and list(running.glob("*/1/metrics.jsonl"))):
+TWO_LONG = ("trainer.max_epochs=1,100000,99999", "callbacks=none")
+
+
+def until_the_second_runs(lab, started):
+    """Wait for a record of the first job and epochs of the second."""
+    deadline = time.monotonic() + 60
+    while not (list(lab.folder.glob("runs/train/*/0/manifest.json"))
+               and list(lab.folder.glob("runs/train/*/1/metrics.jsonl"))):
         time.sleep(0.05)
-        deadline -= 1
-        assert deadline, started.err.read_text(encoding="utf-8")
+        assert time.monotonic() < deadline, started.err.read_text(encoding="utf-8")
     time.sleep(0.3)  # the first job's record follows its manifest
+
+
+def test_a_signal_ends_the_sweep_which_can_be_resumed(lab):
+    started = lab.start("train", "-m", *QUICK, *TWO_LONG)
+    until_the_second_runs(lab, started)
     started.send(signal.SIGTERM)
     done = started.wait()
     assert done.code == 143, done.err
-    (path,) = running.iterdir()
+    (path,) = (lab.folder / "runs" / "train").iterdir()
+    assert done.err.splitlines()[-1].startswith("trainctl: error: stopped by SIGTERM: ")
+    assert done.err.splitlines()[-1].endswith(f"go on with `trainctl train --resume runs/train/{path.name}`")
+    assert [trial["status"] for trial in record(lab, path)["trials"]] == ["completed", "waiting", "waiting"]
+    assert Run.open(path).status == Run.open(path / "1").status == "stopped"
+    again = lab.start("train", "-m", "--resume", str(path))
+    again.wait_for("in flight when it ended" if "in flight" in done.err else "plan ")
+    time.sleep(4)
+    again.send(signal.SIGKILL)
+    assert again.wait().code == -9
+    assert len(Run.open(path / "1").metrics_log()) > 1
+
+
+def test_a_signal_ends_the_jobs_of_joblib_and_keeps_what_is_done(lab):
+    started = lab.start("train", "-m", *QUICK, *TWO_LONG, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    started.wait_for("sweep: 3 runs below")
+    until_the_second_runs(lab, started)
+    started.send(signal.SIGTERM)
+    done = started.wait()
+    assert done.code == 143, done.err
+    (path,) = (lab.folder / "runs" / "train").iterdir()
     assert done.err.splitlines()[-1] == (
         f"trainctl: error: sweep stopped by SIGTERM; what finished is below `runs/train/{path.name}`"
     )
-    written = record(lab, path)
+    written = record(lab, path, "sweep.json")
     assert written["status"] == "stopped"
     assert written["jobs"][0]["status"] == "completed" and written["jobs"][0]["run"].endswith("/0")
     assert {Run.open(path / "1").status} <= {"stopped", "crashed"}

@@ -34,7 +34,7 @@ COMMANDS = {
         "no group `modl`; have: callbacks, data, debug, experiment, logger, model, optimizer, scheduler, task, "
         "trainer; did you mean `model`?"
     ),
-    ("config", "check", "trian"): "no verb `trian`; have: evaluate, predict, train; did you mean `train`?",
+    ("config", "check", "trian"): "no verb `trian`; have: evaluate, predict, train, tune; did you mean `train`?",
     ("config", "why", "optimizer.lrr"): "unknown key `optimizer.lrr`; did you mean `optimizer.lr`?",
 }
 MISSING_RUNS = {
@@ -124,7 +124,7 @@ def test_code_7_some_jobs_of_a_sweep_failed(shell):
     assert sorted(job["status"] for job in result["jobs"]) == ["completed", "completed", "failed"]
     (failed,) = (job for job in result["jobs"] if job["status"] == "failed")
     assert failed["error"].startswith("loss is nan at epoch 1 step ")
-    assert {path.name for path in Path(shell.folder, result["sweep"]).iterdir()} >= {"0", "1", "2", "sweep.json"}
+    assert {path.name for path in Path(shell.folder, result["sweep"]).iterdir()} >= {"0", "1", "2", "study.json"}
 
 
 def test_a_sweep_of_one_column_choice_runs(shell):

@@ -40,9 +40,12 @@ def summary(found: Mapping[str, Any], path: Path) -> list[Block]:
         if best["run"]:
             blocks.append(f"best: {shown(best['run'])}")
         blocks.append(f"train it again: {command(best['overrides'])}")
-    blocks.append(f"study: {shown(path)}")
+    swept = found.get("verb") == "train"
+    blocks.append(f"{'sweep' if swept else 'study'}: {shown(path)}")
     if (path / "report.html").exists():
         blocks.append(f"report: {shown(path / 'report.html')}")
+    if swept and best is not None and best["run"]:
+        blocks.append(f"next: trainctl evaluate {render.quoted(best['run'])}")
     return blocks
 
 

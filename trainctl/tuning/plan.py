@@ -122,7 +122,7 @@ class Plan:
         return f"{self.jobs}{kind}"
 
     def _time(self) -> str:
-        parts = [] if self.epoch_s is None else [f"{duration(self.epoch_s)} an epoch"]
+        parts = [] if self.epoch_s is None else [f"{short(self.epoch_s)} an epoch"]
         parts += [] if self.epochs is None else [f"{_count(self.epochs, 'epoch')} a training"]
         if self.estimate_s is not None:
             sooner = self.stopper != "none" or self.executor == "vectorized" or self.timeout is not None
@@ -179,6 +179,11 @@ def free_bytes(folder: Path) -> int | None:
         return shutil.disk_usage(place).free
     except OSError:
         return None
+
+
+def short(seconds: float) -> str:
+    """A duration that may be far below a second."""
+    return duration(seconds) if seconds >= 0.1 else f"{1000 * seconds:.1f} ms"
 
 
 def _count(number: int, noun: str) -> str:

@@ -114,6 +114,7 @@ class Search:
         shared = {
             "parent": str(self.record.path),
             "wait": self.settings.stopper["name"] != "none",
+            "measure": self.recipe.searched,
             "latency": "latency_ms" in self.settings.objectives,
         }
         order = {"do": "trial", **orders[0]} if len(orders) == 1 else {"do": "group", "trials": orders}
