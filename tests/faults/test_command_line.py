@@ -31,7 +31,8 @@ COMMANDS = {
     ),
     ("runs", "--status", "done"): "no status `done`; one of running, completed, failed, stopped, crashed, damaged",
     ("list", "modl"): (
-        "no group `modl`; have: callbacks, data, debug, experiment, logger, model, optimizer, scheduler, task, "
+        "no group `modl`; have: callbacks, data, debug, experiment, logger, model, optimizer, sampler, "
+        "scheduler, space, stopper, task, "
         "trainer; did you mean `model`?"
     ),
     ("config", "check", "trian"): "no verb `trian`; have: evaluate, predict, train, tune; did you mean `train`?",

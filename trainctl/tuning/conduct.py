@@ -114,9 +114,10 @@ def carry_out(run: Run, recipe: Recipe, options: launch.Options, resumed: bool, 
             with Display(recipe, plan, options.quiet) as display:
                 search = Search(run, recipe, study, pool, facts, display, trials_folder(run))
                 search.run()
-            content = results.content(run, recipe, study, importances=leads and not search.signals)
             if leads:
                 run.update(elapsed_s=round(search.elapsed(), 3))
+            content = results.content(run, recipe, study, importances=leads and not search.signals)
+            if leads:
                 files.write_json(run.path / results.FILE, content)
             if search.signals:
                 hint = f"trainctl {'tune' if recipe.searched else 'train'} --resume {files.shown(run.path)}"
