@@ -81,6 +81,7 @@ def commit(run_dir: Path, temp: Path, *, best: bool, keep_last: bool = True, inf
         else:
             temp.unlink()
         files.sync_directory(folder)
+        files.settle(run_dir, due=False)
     except OSError as error:
         if files.is_gone(run_dir):
             raise RunError(f"run dir `{files.shown(run_dir)}` vanished; stopping") from error
@@ -174,7 +175,7 @@ def _identify(folder: Path, manifest: Manifest) -> dict[str, str]:
 
 def _sync(path: Path) -> int:
     with open(path, "rb") as file:
-        os.fsync(file.fileno())
+        files.sync_file(file.fileno())
         return os.fstat(file.fileno()).st_size
 
 
@@ -201,6 +202,9 @@ def _have(run_dir: Path) -> str:
 
 
 def _nothing_left(run_dir: Path, problem: str) -> str:
+    if not names(run_dir) and (run_dir / "model.safetensors").exists():  # of a stack, or removed
+        shown = files.shown(run_dir)
+        return f"run `{shown}` keeps no checkpoint; begin from its weights with `trainctl train --from {shown}`"
     if not names(run_dir):
         return f"run `{files.shown(run_dir)}` has no checkpoint: it ended before its first one"
     rest = "; `best` is still there: start a new run from it with `--from`" if "best" in names(run_dir) else ""
