@@ -223,6 +223,14 @@ def test_best_front_and_importances(tmp_path: Path) -> None:
     assert list(shares) == ["a", "b"] and shares["a"] > 0.9 and abs(sum(shares.values()) - 1) < 1e-6
 
 
+def test_importances_of_a_long_list_of_choices(tmp_path: Path) -> None:
+    space = Space((Dimension("a", "choice", tuple(str(k) for k in range(40))), Dimension("b", "choice", ("x",))), ())
+    study = Study.create(tmp_path, dataclasses.replace(GRID_SETTINGS, trials=40), space)
+    while (trial := study.next()) is not None:
+        study.complete(trial, [float(trial.params["a"])], None, 1.0)
+    assert study.importances() == {"a": 1.0}
+
+
 def test_the_front_of_two_objectives(tmp_path: Path) -> None:
     two = dataclasses.replace(GRID_SETTINGS, objectives=("val/loss", "parameters"), directions=("minimize",) * 2)
     study = Study.create(tmp_path, two, GRID)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import warnings
 
 import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState, create_trial
 
 from trainctl.tuning.rows import Ledger, Row
 from trainctl.tuning.samplers import NUMBER
 from trainctl.tuning.storage import Store
 
 _FOR_IMPORTANCES = 4  # completed trials
+_TREES_X_TRIALS = 8000  # the work of a forest grows with both
 
 
 class View:
@@ -75,12 +79,13 @@ class View:
         values = [row.values[0] for row in self.rows() if row.state == "completed" and row.values]
         if len(values) < _FOR_IMPORTANCES or len(set(values)) < 2:
             return {}
+        trees = max(8, min(32, _TREES_X_TRIALS // len(values)))
         with warnings.catch_warnings(), self._store.answering():
             warnings.simplefilter("ignore")
             try:
                 found = get_param_importances(
-                    self._optuna,
-                    evaluator=FanovaImportanceEvaluator(seed=0),
+                    _placed(self._optuna),
+                    evaluator=FanovaImportanceEvaluator(n_trees=trees, seed=0),
                     target=lambda trial: float(trial.values[0]),
                 )
             except (RuntimeError, ValueError):  # no dimension has two values
@@ -105,3 +110,19 @@ class View:
     def _refresh(self) -> None:
         with self._store.answering():
             self._ledger.take(self._store.changed(self._optuna._study_id))
+
+
+def _placed(study: optuna.Study) -> optuna.Study:
+    """The completed trials with each choice as its place among the choices.
+
+    fANOVA makes a column of each choice and goes through all their combinations: with 32 choices it never ends.
+    """
+    found = optuna.create_study(storage=InMemoryStorage(), directions=study.directions)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        params, kinds = dict(trial.params), dict(trial.distributions)
+        for name, kind in trial.distributions.items():
+            if isinstance(kind, CategoricalDistribution):
+                params[name] = kind.choices.index(params[name])
+                kinds[name] = IntDistribution(0, len(kind.choices) - 1)
+        found.add_trial(create_trial(params=params, distributions=kinds, values=trial.values))
+    return found
