@@ -228,7 +228,7 @@ def test_importances_of_a_long_list_of_choices(tmp_path: Path) -> None:
     study = Study.create(tmp_path, dataclasses.replace(GRID_SETTINGS, trials=40), space)
     while (trial := study.next()) is not None:
         study.complete(trial, [float(trial.params["a"])], None, 1.0)
-    assert study.importances() == {"a": 1.0}
+    assert study.importances() == {"a": 1.0, "b": 0.0}
 
 
 def test_the_front_of_two_objectives(tmp_path: Path) -> None:
