@@ -35,7 +35,7 @@ NO_CHECKPOINT = "a trial of a stack keeps no checkpoint"
 _FORMAT = logging.Formatter(LOG_LINE)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Clock:
     """Seconds and CPU seconds, shared out among the trials that are trained together."""
 
@@ -52,10 +52,8 @@ class Clock:
         now = Clock.now()
         return Clock((now.seconds - self.seconds) / others, (now.cpu_s - self.cpu_s) / others)
 
-    def add(self, other: Clock) -> None:
-        """Count what passed."""
-        self.seconds += other.seconds
-        self.cpu_s += other.cpu_s
+    def __add__(self, other: Clock) -> Clock:
+        return Clock(self.seconds + other.seconds, self.cpu_s + other.cpu_s)
 
 
 @dataclass
@@ -71,7 +69,7 @@ class StackedRun:
     data: Data
     fitted: Fitted
     run: RunTogether = field(init=False)
-    setup: Clock = field(default_factory=Clock)
+    setup: Clock = Clock()
 
     def __post_init__(self) -> None:
         self.monitor, self.mode = monitored(self.config, self.task)

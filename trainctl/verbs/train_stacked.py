@@ -167,7 +167,7 @@ class Group:
                 stack = StackedTrainer(members, device_of(trials[0].config), trials[0].max_epochs)
                 share = clock.share(len(trials))
             for trial in trials:
-                trial.setup.add(share)
+                trial.setup += share
             active = self.ends.begin(trials, count)
             if active and len(active) < len(trials):
                 stack.keep([k for k, trial in enumerate(trials) if trial.number in self.ends.begun])
@@ -187,7 +187,7 @@ class Group:
         share = clock.share(len(active))
         best, failed = [], {}
         for place, trial in enumerate(active):
-            trial.fit.add(share)
+            trial.fit += share
             row: dict[str, Any] = {"epoch": stack.epoch, "step": stack.step, "seconds": round(share.seconds, 4)}
             row |= {"lr": stack.lr(place), "train/loss": rounded(train[place])}
             found = figures[place]
