@@ -68,8 +68,9 @@ def plant(run: Path, content: Any, raw: bytes | None = None) -> None:
 def test_row_37_no_checkpoint(spoiled):
     run = spoiled.run()
     shutil.rmtree(run / "checkpoints")
+    name = f"runs/train/{run.name}"
     assert refused_and_kept(spoiled, *EXTEND) == (
-        f"run `runs/train/{run.name}` has no checkpoint: it ended before its first one"
+        f"run `{name}` keeps no checkpoint; begin from its weights with `trainctl train --from {name}`"
     )
 
 
