@@ -152,7 +152,8 @@ def test_a_resume_with_nothing_to_resume_from(spoiled):
     for file in (run / "checkpoints").iterdir():
         file.unlink()
     assert spoiled.error(4, "train", "--resume", "latest", "trainer.max_epochs=5") == (
-        f"run `runs/train/{run.name}` has no checkpoint: it ended before its first one"
+        f"run `runs/train/{run.name}` keeps no checkpoint; begin from its weights with "
+        f"`trainctl train --from runs/train/{run.name}`"
     )
 
 
