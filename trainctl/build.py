@@ -66,6 +66,8 @@ def _bound(node: Config) -> Callable[..., Any] | None:
 
 def _is_plain(value: Any) -> bool:
     """Nothing that hydra would instantiate or resolve."""
+    if isinstance(value, dict):
+        return not any(str(key).startswith("_") for key in value) and all(map(_is_plain, value.values()))
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return "${" not in value if isinstance(value, str) else isinstance(value, int | float | None)

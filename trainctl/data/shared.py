@@ -45,9 +45,10 @@ def pack(data: Data) -> int | None:
         data.save(Path(folder))
         for name, content in content_of(Path(folder)).items():
             arrays[f"fitted/{name}"] = np.frombuffer(content, np.uint8)
-    places, size = {}, 0
+    places: dict[str, tuple[str, list[int], int]] = {}
+    size = 0
     for name, array in arrays.items():
-        places[name] = [array.dtype.str, list(array.shape), size]
+        places[name] = (array.dtype.str, list(array.shape), size)
         size += -(-array.nbytes // ALIGNED) * ALIGNED
     head = json.dumps({"arrays": places, "description": data.describe(), "warnings": data.warnings}).encode()
     start = -(-(8 + len(head)) // ALIGNED) * ALIGNED

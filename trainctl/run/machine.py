@@ -78,6 +78,7 @@ def alive(record: dict[str, Any]) -> bool | None:
     return True
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Installed versions of Python and the packages that decide a run's numbers."""
     found = {"python": platform.python_version()}

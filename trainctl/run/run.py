@@ -44,8 +44,7 @@ class Run:
     _content: Mapping[str, Any] | None = None  # of config.yaml, where it is known
 
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
-        self.path = path
-        self.record = record
+        self.path, self.record = path, record
 
     @classmethod
     def create(
@@ -214,13 +213,14 @@ class Run:
         """
         self.write_metrics(metrics)
         self.seal()
+        files.settle(self.path)
         self.complete(artifacts, intervals=intervals or {}, timing=timing or {}, **fields)
+        files.settle(self.path)
 
     def write_metrics(self, metrics: Mapping[str, float | None]) -> None:
         """Write metrics.json (`finish` does it)."""
-        flat = plain(metrics)
+        self.__dict__["metrics"] = flat = plain(metrics)
         self._write("metrics.json", json.dumps(flat, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        self.__dict__["metrics"] = flat
 
     def complete(self, artifacts: Mapping[str, str | Path] | None = None, **fields: Any) -> None:
         """Set status `completed`; all other files are there (`finish` does it)."""

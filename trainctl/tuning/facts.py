@@ -69,7 +69,7 @@ def measure(config: dict[str, Any], data: Any) -> dict[str, Any]:
 
 def _batches(data: Any, config: dict[str, Any]) -> int:
     limit = config["trainer"].get("limit_batches")
-    count = math.ceil(len(data.split("train")) / data.batch_size)
+    count: int = math.ceil(len(data.split("train")) / data.batch_size)
     return max(1, count if limit is None else min(count, int(limit)))
 
 

@@ -18,77 +18,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainctl import launch
 from trainctl.check import machine
 from trainctl.errors import ResourceError, Stopped, TrainctlError
-from trainctl.run.run import Run
 from trainctl.tuning.facts import Facts
 from trainctl.tuning.talk import Line, Message
+from trainctl.tuning.workers import Died, Done, Epochs, Event, Worker, how_it_ended
 
-GRACE_S = 5.0  # from SIGTERM to SIGKILL for a trial that takes too long
+__all__ = ["Died", "Done", "Epochs", "Event", "Facts", "Pool"]
+
 CLOSE_S = 5.0
 FOLDER = "workers"
-
-
-@dataclass(frozen=True)
-class Epochs:
-    """Rows of metrics.jsonl by trial; with `wait` the worker waits for `Pool.answer`."""
-
-    slot: int
-    rows: dict[int, dict[str, Any]]
-    wait: bool
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a trial ended: `completed`, `failed` or `stopped`; `halted` is {epoch, why} of one that a stopper ended."""
-
-    slot: int
-    number: int
-    status: str
-    code: int
-    message: str
-    metrics: dict[str, float | None]
-    epochs: int
-    best_epoch: int | None
-    halted: dict[str, Any] | None
-    seconds: float
-    cpu_s: float
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Died:
-    """A worker is gone, and with it these trials; their runs are marked failed."""
-
-    slot: int
-    numbers: tuple[int, ...]
-    why: str
-
-
-Event = Epochs | Done | Died
-
-
-@dataclass
-class _Worker:
-    """A worker's end of the line, the trials in its hands, and what is to become of it."""
-
-    slot: int
-    lane: int
-    line: Line
-    log: Path
-    paths: dict[int, Path] = field(default_factory=dict)
-    pid: int | None = None  # known once it has begun an order
-    began: bool = False
-    signum: int | None = None  # to be sent as soon as it has begun
-    why: str | None = None  # given to `kill`
-    kill_at: float | None = None
-    ended: str | None = None  # how the process ended
-    code: int = 1
 
 
 class Pool:
@@ -105,7 +48,7 @@ class Pool:
         self.jobs, self.options, self.study = max(1, jobs), options, study
         self.threads = threads or max(1, machine.cores() // self.jobs)
         self.gpus = visible_gpus() if gpus is None else list(gpus)
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, Worker] = {}
         self._slots = 0
         self._selector = selectors.DefaultSelector()
         self._prepared: dict[str, Any] | None = None
@@ -142,8 +85,7 @@ class Pool:
         free = [w for w in self._workers.values() if not w.paths and not w.line.closed and w.ended is None]
         worker = free[0] if free else self._fork()
         trials = order["trials"] if order["do"] == "group" else [order]
-        worker.paths = {int(one["number"]): Path(one["path"]) for one in trials}
-        worker.began, worker.signum, worker.why, worker.kill_at = False, None, None, None
+        worker.take({int(one["number"]): Path(one["path"]) for one in trials})
         worker.line.push(order)
         self._watch(worker)
         return worker.slot
@@ -159,7 +101,7 @@ class Pool:
         """Have every trial save its place and end as `stopped`."""
         for worker in self._workers.values():
             if worker.paths:
-                self._signal(worker, signum)
+                worker.signal(signum)
 
     def kill(self, slot: int, why: str, at_once: bool = False) -> None:
         """End a worker's trials as failed because of `why`: stopped with SIGTERM, by force after some seconds.
@@ -167,12 +109,8 @@ class Pool:
         `at_once`: by force now; their runs are marked as stopped.
         """
         worker = self._workers.get(slot)
-        if worker is None or (worker.why is not None and not at_once):
-            return
-        worker.why, worker.kill_at = why, time.monotonic() + (0.0 if at_once else GRACE_S)
-        worker.code = 128 + signal.SIGTERM if at_once else 1
-        if not at_once:
-            self._signal(worker, signal.SIGTERM)
+        if worker is not None:
+            worker.end(why, at_once)
 
     def events(self, timeout: float) -> Iterator[Event]:
         """What happened, waiting at most `timeout` seconds for something to happen."""
@@ -183,10 +121,15 @@ class Pool:
                 worker.line.flush()
                 self._watch(worker)
         self._hear_zygote()
-        self._end_overdue()
         found: list[Event] = []
         for worker in list(self._workers.values()):
-            found += self._heard(worker)
+            worker.end_when_overdue()
+            found += worker.heard()
+            if worker.ended is not None:
+                self._forget(worker)
+            elif worker.line.closed:
+                with contextlib.suppress(KeyError, ValueError):
+                    self._selector.unregister(worker.line.end)  # the zygote will say how it ended
         return iter(found)
 
     def close(self) -> None:
@@ -228,7 +171,7 @@ class Pool:
         self._control = Line(ours)
         self._selector.register(ours, selectors.EVENT_READ, None)
 
-    def _fork(self) -> _Worker:
+    def _fork(self) -> Worker:
         if self._control.closed:
             self._restart_zygote()
         for worker in [w for w in self._workers.values() if not w.paths]:
@@ -237,7 +180,7 @@ class Pool:
         lane = next(number for number in range(self.jobs) if number not in lanes)
         self._slots += 1
         ours, theirs = socket.socketpair()
-        worker = _Worker(self._slots, lane, Line(ours), self._folder / f"{self._slots}.log")
+        worker = Worker(self._slots, lane, Line(ours), self._folder / f"{self._slots}.log")
         start = {"do": "fork", "slot": worker.slot, "log": str(worker.log.absolute()), "environment": self._share(lane)}
         with theirs, contextlib.suppress(OSError):  # a zygote that is gone shows in `events`
             socket.send_fds(self._control.end, [json.dumps(start).encode() + b"\n"], [theirs.fileno()])
@@ -267,13 +210,13 @@ class Pool:
         code = self._zygote.wait()
         if code < 0:
             kind = ResourceError if code == -signal.SIGKILL else TrainctlError
-            return kind(f"the process that workers come from {_how(code)}")
+            return kind(f"the process that workers come from {how_it_ended(code)}")
         text = (self._folder / "zygote.log").read_text(encoding="utf-8", errors="replace").strip()
         return TrainctlError(f"workers cannot be started: {(text.splitlines() or ['no reason was given'])[-1]}")
 
     # Hearing
 
-    def _watch(self, worker: _Worker) -> None:
+    def _watch(self, worker: Worker) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.line.unsent else 0)
         with contextlib.suppress(KeyError, ValueError):  # closed meanwhile
             self._selector.modify(worker.line.end, events, worker)
@@ -282,95 +225,21 @@ class Pool:
         for message in self._control.arrived():
             worker = self._workers.get(message.get("slot", 0))
             if message["event"] == "ended" and worker is not None:
-                worker.ended = message.get("why") or _how(message["code"])
-                worker.code = worker.code if worker.why else 5 if message["code"] == -signal.SIGKILL else 1
+                code = ResourceError.exit_code if message["code"] == -signal.SIGKILL else 1
+                worker.lost(message.get("why") or how_it_ended(message["code"]), code)
         if self._control.closed:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(self._control.end)  # or it would be ready for ever
             how = self._zygote_error()
             for worker in self._workers.values():
-                if worker.ended is None:
-                    worker.ended = f"lost: {how}"
-                    worker.code = worker.code if worker.why else how.exit_code
+                worker.lost(f"lost: {how}", how.exit_code)
 
-    def _heard(self, worker: _Worker) -> list[Event]:
-        found: list[Event] = []
-        for message in worker.line.arrived():
-            event = self._event(worker, message)
-            found += [event] if event is not None else []
-        if worker.ended is not None:
-            found += self._died(worker) if worker.paths else []
-            self._forget(worker)
-        elif worker.line.closed:
-            with contextlib.suppress(KeyError, ValueError):
-                self._selector.unregister(worker.line.end)  # the zygote will say how it ended
-        return found
-
-    def _event(self, worker: _Worker, message: Message) -> Event | None:
-        if message["event"] == "begun":
-            worker.pid, worker.began = message["pid"], True
-            if worker.signum is not None:
-                self._signal(worker, worker.signum)
-            return None
-        if message["event"] == "epochs":
-            rows = {int(number): row for number, row in message["rows"].items()}
-            return Epochs(worker.slot, rows, bool(message["wait"]))
-        fields = {key: value for key, value in message.items() if key not in ("event", "notes")}
-        done = Done(worker.slot, **fields, notes=tuple(message["notes"]))
-        path = worker.paths.pop(done.number, None)
-        if worker.why is not None and done.status == "stopped" and path is not None:
-            mark_failed(path, TrainctlError(worker.why))
-            done = Done(**{**done.__dict__, "status": "failed", "code": 1, "message": worker.why})
-        if not worker.paths:
-            worker.kill_at = worker.signum = worker.why = None
-        return done
-
-    def _died(self, worker: _Worker) -> list[Event]:
-        why = worker.why or str(worker.ended)
-        kind = ResourceError if worker.code == ResourceError.exit_code else TrainctlError
-        error = Stopped(signal.SIGTERM, why) if worker.code > 128 else kind(why)
-        for path in worker.paths.values():
-            mark_failed(path, error)
-        return [Died(worker.slot, tuple(worker.paths), why)]
-
-    def _forget(self, worker: _Worker) -> None:
+    def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.slot, None)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(worker.line.end)
         worker.line.end.close()
         _remove_if_empty(worker.log)
-
-    # Signals
-
-    def _signal(self, worker: _Worker, signum: int) -> None:
-        worker.signum = signum
-        if worker.began and worker.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.pid, signum)
-
-    def _end_overdue(self) -> None:
-        for worker in self._workers.values():
-            if worker.kill_at is None or worker.kill_at > time.monotonic():
-                continue
-            worker.kill_at = None
-            if worker.pid is None:  # not even begun: without its line it ends by itself
-                worker.line.end.shutdown(socket.SHUT_RDWR)
-                worker.ended = "did not begin"
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGKILL)
-
-
-def mark_failed(path: Path, error: TrainctlError) -> None:
-    """Say in the record of a run whose process is gone, or gave up, what ended it; checkpoints stay to go on from."""
-    with contextlib.suppress(TrainctlError):
-        run = Run.open(path)
-        if run.status == "completed":
-            return
-        if isinstance(error, Stopped):
-            run.stop(error.signum, str(error))
-        else:
-            run.fail(error, error.exit_code, f"{error}\n")
 
 
 def visible_gpus() -> list[str]:
@@ -383,21 +252,11 @@ def visible_gpus() -> list[str]:
 
 def _facts(message: Message) -> Facts:
     if "error" not in message:
-        return Facts(**message["facts"])
+        found = message["facts"]
+        return Facts(**{**found, "produced": tuple(found.get("produced", ()))})
     problem = message["error"]
     kinds = {kind.exit_code: kind for kind in TrainctlError.__subclasses__() if kind is not Stopped}
     raise kinds.get(problem["code"], TrainctlError)(problem["message"])
-
-
-def _how(code: int) -> str:
-    """How a process ended, by its exit code; negative: by that signal."""
-    if code == -signal.SIGSEGV:
-        return "ended by a segmentation fault"
-    if code == -signal.SIGKILL:
-        return "killed by signal 9 (out of memory?)"
-    if code < 0:
-        return f"killed by signal {-code}"
-    return f"the worker ended with exit code {code}"
 
 
 def _remove_if_empty(path: Path) -> None:

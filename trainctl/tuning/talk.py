@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import json
 import socket
@@ -14,6 +15,9 @@ from typing import Any
 
 Message = dict[str, Any]
 Row = dict[str, Any]
+_MOST_DESCRIPTORS = 64  # that come at once
+
+_MOST_DESCRIPTORS = 64  # that come at once
 
 
 class Line:
@@ -86,6 +90,28 @@ class Line:
             *lines, rest = bytes(self._in).split(b"\n")
             self._in = bytearray(rest)
             self._whole.extend(json.loads(line) for line in lines)
+
+
+class FdLine(Line):
+    """A line that descriptors come over, too, in the order of the messages that speak of them."""
+
+    def __init__(self, end: socket.socket) -> None:
+        super().__init__(end)
+        self.descriptors: list[int] = []
+
+    def _read(self, flags: int) -> bytes:
+        try:
+            # socket.recv_fds of Python 3.11 forgets the flags
+            room = socket.CMSG_LEN(_MOST_DESCRIPTORS * array.array("i").itemsize)
+            received, extra, _, _ = self.end.recvmsg(65_536, room, flags | socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return b""
+        for _, kind, content in extra:
+            if kind == socket.SCM_RIGHTS:
+                self.descriptors += array.array("i", content[: len(content) // 4 * 4])
+        return received
 
 
 class Talk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from trainctl import launch
-from trainctl.errors import Interrupted, Stopped, TrainctlError
-from trainctl.run import failures, files
+from trainctl.errors import Interrupted, RunError, Stopped, TrainctlError
+from trainctl.run import failures, files, machine
 from trainctl.run.run import Run
 from trainctl.tuning import facts
 from trainctl.tuning.talk import Message, Talk
@@ -30,7 +31,7 @@ def carry_out(order: Message, talk: Talk, options: launch.Options, kept: KeptDat
     clock, cpu = time.perf_counter(), time.process_time()
     found: dict[str, Any]
     try:
-        with launch.signals_raise():
+        with launch.signals_raise(), files.behind():
             arrived()
             found = told(trained(order, path, replace(options, hooks=hooks(order, path, talk, kept))))
     except BaseException as error:
@@ -59,17 +60,25 @@ def measured(order: Message, task: Any, data: Any) -> dict[str, float | None]:
 
 def trained(order: Message, path: Path, options: launch.Options) -> Run:
     """The trial's finished run: made, gone on with from its checkpoint, or found complete."""
-    if (path / "run.json").exists():
-        run = Run.open(path)
-        if run.status == "completed":
-            return run
-        if failures.is_resumable(run):
-            return launch.resume(run, [], options)
-        shutil.rmtree(path)  # it ended before there was anything to go on from
+    before = begun(path)
+    if before is not None and before.status == "completed":
+        return before
+    if before is not None and failures.is_resumable(before):
+        return launch.resume(before, [], options)
+    shutil.rmtree(path, ignore_errors=True)  # it ended before there was anything to go on from
     path.mkdir(parents=True, exist_ok=True)
-    run = Run.create(path, "train", order["config"], order["overrides"], parent=Path(order["parent"]))
+    seen = machine.facts(os.getpid())
+    run = Run.create(path, "train", order["config"], order["overrides"], Path(order["parent"]), seen)
     with run.lock():
         return launch.carry_out(run, options, None, resume=False)
+
+
+def begun(path: Path) -> Run | None:
+    """The run of an earlier attempt; None without one, and for one that a power cut left damaged."""
+    try:
+        return Run.open(path) if path.exists() else None
+    except RunError:
+        return None
 
 
 def told(run: Run) -> dict[str, Any]:
