@@ -35,12 +35,13 @@ NOT_STACKED = ("tpe", "gp", "cmaes", "nsga2")  # learn from each trial: several 
 
 @dataclass
 class Running:
-    """A trial in a worker: where its run is, and since when."""
+    """A trial in a worker: where its run is, how many epochs it has at most, and since when it runs."""
 
     trial: Trial
     path: Path
     words: list[str]
     slot: int
+    epochs: int | None
     began: float = field(default_factory=time.monotonic)
 
 
@@ -119,8 +120,9 @@ class Search:
         }
         order = {"do": "trial", **orders[0]} if len(orders) == 1 else {"do": "group", "trials": orders}
         slot = self.pool.start({**order, **shared})
-        for (trial, words, _), one in zip(batch, orders, strict=True):
-            self.running[trial.number] = Running(trial, Path(one["path"]), words, slot)
+        for (trial, words, content), one in zip(batch, orders, strict=True):
+            epochs = content["trainer"].get("max_epochs")
+            self.running[trial.number] = Running(trial, Path(one["path"]), words, slot, epochs)
         self.display.started([trial for trial, _, _ in batch])
 
     # What workers tell
@@ -146,8 +148,9 @@ class Search:
             value = row.get(watched) if watched else row.get("val/loss")
             self.display.epoch(number, row, value)
             if self.settings.stopper["name"] != "none":
-                why = self.study.report(current.trial, int(row["epoch"]), value)
-                if why:
+                epoch = int(row["epoch"])
+                why = self.study.report(current.trial, epoch, value)
+                if why and epoch != current.epochs:  # after its last epoch nothing is left to stop
                     stops[number] = why
         if event.wait:
             self.pool.answer(event.slot, stops)
