@@ -11,7 +11,6 @@ from typing import Any
 
 MEASURED_S = 0.3  # of training steps, at most
 STEPS = 20
-SMALL_STEP_S = 0.002  # below it the machine waits for Python more than for arithmetic, and stacking helps
 FILES_BYTES = 60_000  # config, records, metrics and report of a run
 LATENCY_ROUNDS = 50
 
@@ -21,7 +20,7 @@ class Facts:
     """The first trial's: None where someone else's task does not say.
 
     produced: names of its figures; epoch_s: seconds of one epoch; run_bytes: disk that its run will take; rows of each
-    split; stacking_helps: a step is so short that several trials at once cost hardly more than one.
+    split; not_stackable: why the net cannot be part of a stack; stacking_helps: a stack takes less than the nets alone.
     """
 
     target: str | None = None
@@ -41,6 +40,7 @@ def measure(config: dict[str, Any], data: Any) -> dict[str, Any]:
 
     from trainctl import build, metrics
     from trainctl.data.base import Data
+    from trainctl.stacked import members
     from trainctl.tasks.base import Task
     from trainctl.verbs import first_rows, restore
     from trainctl.verbs.train import monitored
@@ -54,6 +54,8 @@ def measure(config: dict[str, Any], data: Any) -> dict[str, Any]:
     step_s = _step_seconds(task, data, config)
     whole = sum(p.numel() * p.element_size() for p in task.parameters())
     epoch_s = None if step_s is None else step_s * _batches(data, config) + _evaluation_seconds(task, data)
+    stacked = members.why_not(task, data, config)
+    slower = stacked or members.not_faster(task, data, config, torch.device("cpu" if step_s is not None else "cuda"))
     return {
         "target": task.spec.target,
         "produced": ["train/loss", *(f"val/{name}" for name in metrics.names.produced(task.spec.target))],
@@ -63,7 +65,8 @@ def measure(config: dict[str, Any], data: Any) -> dict[str, Any]:
         # the weights, and best, last and prev with an optimizer's two moments each
         "run_bytes": FILES_BYTES + whole * (1 + 3 * 3),
         "rows": {name: len(data.split(name)) for name in ("train", "val", "test")},
-        "stacking_helps": step_s is not None and step_s < SMALL_STEP_S and not torch.cuda.is_available(),
+        "not_stackable": stacked,
+        "stacking_helps": slower is None,
     }
 
 
