@@ -15,7 +15,8 @@ SENTENCES = {
     "model.hiden_dims=[8]": "unknown key `model.hiden_dims`; did you mean `model.hidden_dims`?",
     "modl.lr=1": "unknown group `modl`; did you mean `model`?",
     "+model.typo=1": (
-        "`model` has no parameter `typo`; it has: hidden_dims, dropout, activation, norm, embedding_dim, token_dim, num_layers"
+        "`model` has no parameter `typo`; it has: hidden_dims, dropout, activation, norm, embedding_dim, token_dim, "
+        "num_layers"
     ),
     "+foo=1": f"{KEYS}trainer, callbacks, logger",
     "data.split={vall:0.1}": "unknown key `data.split.vall`; did you mean `data.split.val`?",
