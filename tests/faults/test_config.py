@@ -146,8 +146,8 @@ def test_all_mistakes_are_told_at_once(here):
 def test_mistakes_in_the_config_of_a_sweep_run_nothing(here):
     assert here.refused(2, *here.quick, "-m", "seed=1,2", "optimizer.lr=0.1,-1") == SENTENCES["optimizer.lr=-1"]
     assert here.refused(2, *here.quick, "-m", "model=mlp,mlq").startswith("no `model` option `mlq`; have: ")
-    assert here.refused(2, *here.quick, "-m", "optimizer.lr=interval(0,1)") == (
-        "`optimizer.lr=interval(0,1)` is a continuous range, which a grid cannot run through; "
+    assert here.refused(2, *here.quick, "-m", "optimizer.lr=interval(0.1,1)") == (
+        "`optimizer.lr=interval(0.1,1)` is a continuous range, which a grid cannot run through; "
         "list the values, as in `optimizer.lr=1,2,3` or `optimizer.lr=range(1,10)`"
     )
 
