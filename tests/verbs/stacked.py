@@ -35,11 +35,16 @@ class Told:
     rows: list[dict[int, dict[str, Any]]] = field(default_factory=list)
     ends: dict[int, dict[str, Any]] = field(default_factory=dict)
     lone: list[dict[str, Any]] = field(default_factory=list)
+    codes: dict[int, int] = field(default_factory=dict)  # how trials that are trained alone end
 
     def tell(self, rows: Mapping[int, dict[str, Any]]) -> dict[int, str]:
         self.rows.append(dict(rows))
         answers = {number: self.stops(number, row["epoch"]) for number, row in rows.items()}
         return {number: why for number, why in answers.items() if why}
+
+    def alone(self, order: Mapping[str, Any]) -> int:
+        self.lone.append(dict(order))
+        return self.codes.get(order["number"], 0)
 
     def done(self, number: int, status: str = "completed", metrics: Any = None, **how: Any) -> None:
         assert number not in self.ends
@@ -68,7 +73,7 @@ class Study:
 
     def go_on(self, order: dict[str, Any]) -> None:
         around = train_stacked.Around(
-            self.told.lone.append,
+            self.told.alone,
             lambda task, data: {"parameters": sum(p.numel() for p in task.net.parameters())},
             lambda run, metrics, intervals: report.write(run, metrics, intervals, "completed", sync=False),
         )

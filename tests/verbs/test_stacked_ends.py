@@ -32,19 +32,35 @@ def test_a_trial_that_cannot_be_made_fails_alone(study: Study) -> None:
         assert run.status == "failed" and run.record["error"]["message"] in told.ends[number]["message"]
 
 
-def test_what_cannot_be_stacked_is_trained_one_by_one_and_said_once(study: Study) -> None:
-    words = ["model=lstm", "data.kind=sequence", "model.dropout=0.2"]
-    order = study.order([], [])
+def unstackable(study: Study) -> dict[str, Any]:
+    """An order of three trials that have no stacked form."""
+    order = study.order([], [], [])
     for one in order["trials"]:
         rest = [w for w in QUICK if not w.startswith("model")]
-        one["config"] = content([*rest, *words, f"seed={one['number']}"])
-    study.go_on(order)
-    assert study.told.ends == {} and [one["number"] for one in study.told.lone] == [0, 1]
-    first, second = study.told.lone
+        words = ["model=lstm", "data.kind=sequence", "model.dropout=0.2", f"seed={one['number']}"]
+        one["config"] = content([*rest, *words])
+    return order
+
+
+def test_what_cannot_be_stacked_is_trained_one_by_one_and_said_once(study: Study) -> None:
+    study.go_on(unstackable(study))
+    assert study.told.ends == {} and [one["number"] for one in study.told.lone] == [0, 1, 2]
+    first, second, _ = study.told.lone
     assert first["do"] == "trial" and first["parent"] == str(study.folder) and first["wait"] is True
     (note,) = first["notes"]
-    assert note.startswith("vectorized: 2 trials are trained one by one: there is no stacked form of")
+    assert note.startswith("vectorized: 3 trials are trained one by one: there is no stacked form of")
     assert second["notes"] == [] and not Path(second["path"]).exists()
+
+
+def test_a_signal_to_one_that_is_trained_alone_stops_the_rest(study: Study) -> None:
+    order = unstackable(study)
+    study.told.codes = {1: 128 + signal.SIGINT}
+    study.go_on(order)
+    assert [one["number"] for one in study.told.lone] == [0, 1]
+    assert study.told.ends == {2: {
+        "status": "stopped", "metrics": None, "code": 130,
+        "message": "stopped by SIGINT; a trial of a stack keeps no checkpoint, so it begins anew with its study",
+    }}  # fmt: skip
 
 
 def test_a_trial_that_was_begun_alone_is_left_to_itself(study: Study, lab: Any) -> None:

@@ -22,8 +22,8 @@ from trainctl.verbs.job import Hooks
 from trainctl.verbs.kept_data import KeptData
 
 
-def carry_out(order: Message, talk: Talk, options: launch.Options, kept: KeptData, arrived: Callable[[], None]) -> None:
-    """Do the order's trial and tell how it ended; nothing that goes wrong in it comes out of here.
+def carry_out(order: Message, talk: Talk, options: launch.Options, kept: KeptData, arrived: Callable[[], None]) -> int:
+    """Do the order's trial, tell how it ended and return its exit code; nothing that goes wrong comes out of here.
 
     `arrived()` raises Interrupted for a signal that came before this process was ready for it.
     """
@@ -38,6 +38,7 @@ def carry_out(order: Message, talk: Talk, options: launch.Options, kept: KeptDat
         found = told_badly(path, error)
     seconds, cpu_s = time.perf_counter() - clock, time.process_time() - cpu
     talk.done(number, **found, seconds=seconds, cpu_s=cpu_s, notes=order.get("notes", ()))
+    return int(found.get("code", 0))
 
 
 def hooks(order: Message, path: Path, talk: Talk, kept: KeptData) -> Hooks:

@@ -41,11 +41,11 @@ class Listener(Protocol):
 class Around:
     """What the process of the worker does for a group.
 
-    alone(order): carries out one trial as an ordinary run and tells how it ended. measure(task, data): further figures
-    of a net, such as its size. report(run, metrics, intervals): writes report.html.
+    alone(order): carries out one trial as an ordinary run, tells how it ended and returns its exit code.
+    measure(task, data): further figures of a net, such as its size. report(run, metrics, intervals): writes report.html.
     """
 
-    alone: Callable[[Order], None]
+    alone: Callable[[Order], int]
     measure: Callable[[Task, Data], Figures] = lambda task, data: {}
     report: Callable[[Run, Figures, Mapping[str, Any]], object] | None = None
 

@@ -6,9 +6,7 @@ keep no checkpoint and begin anew when their study is resumed.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +113,10 @@ class Group:
         for number in numbers:
             one = self.ends.open.pop(number)
             with self.signals.raised():
-                self.around.alone({"do": "trial", **shared, **one, "notes": notes})
+                code = self.around.alone({"do": "trial", **shared, **one, "notes": notes})
+            if code > 128:
+                raise Interrupted(code - 128)
             notes = []
-            with suppress(TrainctlError):
-                name = Run.open(Path(one["path"])).record.get("stopped_by")
-                if name:
-                    raise Interrupted(signal.Signals[name])
 
     # Training
 
