@@ -16,8 +16,8 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("model=mlp,li", [], ["model=mlp,linear"]),
     ("+model=mlp,li", [], ["+model=mlp,linear"]),
     ("model.hid", [], ["model.hidden_dims="]),
-    ("model.", ["model=cnn"], ["model.channels=", "model.dropout=", "model.hidden_dim="]),
-    ("model.", ["experiment=fashion_cnn"], ["model.channels=", "model.dropout=", "model.hidden_dim="]),
+    ("model.", ["model=cnn"], CNN),
+    ("model.", ["experiment=fashion_cnn"], CNN),
     ("~model.dr", ["model=cnn"], ["~model.dropout="]),
     ("optim", [], ["optimizer.", "optimizer="]),
     ("exp", [], ["experiment="]),
@@ -35,6 +35,10 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("seed.x", [], []),
     ("zzz", [], []),
 ]
+
+
+CNN = [f"model.{key}=" for key in
+       ("activation", "block", "channels", "dropout", "hidden_dim", "kernel", "norm", "num_blocks")]
 
 
 @pytest.mark.parametrize(("incomplete", "words", "expected"), CASES)

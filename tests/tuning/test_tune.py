@@ -205,7 +205,7 @@ def test_another_config_is_refused_with_the_difference(lab):
 
 
 def test_two_processes_share_the_work(lab):
-    first = lab.start("tune", *TINY, LR, *LONG, "tune.trials=8", "tune.jobs=1")
+    first = lab.start("tune", *TINY, LR, *LONG, "tune.trials=8", "tune.jobs=1", "trainer.max_epochs=300")
     wait_for(lambda: list(lab.folder.glob("runs/tune/*/trials/0/run.json")), first)
     second = lab.start("tune", "--resume", "latest", "tune.jobs=1")
     done = [first.wait(), second.wait()]
