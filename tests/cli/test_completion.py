@@ -10,6 +10,10 @@ import pytest
 from trainctl.cli.completion import complete
 
 MODELS = ["cnn", "linear", "lstm", "mlp", "resmlp", "resnet", "transformer"]
+CNN = [
+    f"model.{key}="
+    for key in ("activation", "block", "channels", "dropout", "hidden_dim", "kernel", "norm", "num_blocks")
+]
 CASES: list[tuple[str, list[str], list[str]]] = [
     ("model=", [], [f"model={name}" for name in MODELS]),
     ("model=m", ["train"], ["model=mlp"]),
@@ -35,10 +39,6 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("seed.x", [], []),
     ("zzz", [], []),
 ]
-
-
-CNN = [f"model.{key}=" for key in
-       ("activation", "block", "channels", "dropout", "hidden_dim", "kernel", "norm", "num_blocks")]
 
 
 @pytest.mark.parametrize(("incomplete", "words", "expected"), CASES)

@@ -153,4 +153,4 @@ def _silent(make: Callable[[int], BaseSampler]) -> Callable[[int], BaseSampler]:
 
 def _mixed(seed: int, number: int | str) -> int:
     """A seed of 32 bits that is unrelated to those of the neighbours."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:4], "big")
+    return int.from_bytes(hashlib.sha256(f"trial {number} of seed {seed}".encode()).digest()[:4], "big")
