@@ -42,7 +42,7 @@ class Around:
     """What the process of the worker does for a group.
 
     alone(order): carries out one trial as an ordinary run, tells how it ended and returns its exit code.
-    measure(task, data): further figures of a net, such as its size. report(run, metrics, intervals): writes report.html.
+    measure(task, data): further figures of a net, such as its size. report(run, metrics, intervals): report.html.
     """
 
     alone: Callable[[Order], int]
