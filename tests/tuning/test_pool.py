@@ -8,78 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from trainctl import launch
+from tests.tuning.pools import LONG, QUICK, Study, content
 from trainctl.config import saved
 from trainctl.config.compose import compose
 from trainctl.errors import DataError
 from trainctl.run import checkpoints
 from trainctl.run.run import Run
-from trainctl.tuning.pool import Died, Done, Epochs, Event, Pool
-
-QUICK = ("data=synthetic", "data.rows=600", "data.batch_size=64", "trainer.threads=1", "trainer.max_epochs=3",
-         "trainer.accelerator=cpu", "train.test=false")
-LONG = ("trainer.max_epochs=100000", "data.rows=3000")
-
-
-def content(*words: str) -> dict[str, Any]:
-    """The content of a trial's config.yaml."""
-    config = yaml.safe_load(saved.dump(compose("train", [*QUICK, *words])))
-    assert isinstance(config, dict)
-    return config
-
-
-class Study:
-    """A pool and the orders that a study would give it."""
-
-    def __init__(self, folder: Path, jobs: int) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self.pool = Pool(jobs, launch.Options(quiet=True), folder)
-        self.heard: list[Event] = []
-
-    def path(self, number: int) -> Path:
-        return self.folder / "trials" / str(number)
-
-    def start(self, number: int, *words: str, wait: bool = False, latency: bool = False) -> int:
-        """Give a trial's order; returns the slot."""
-        order = {"do": "trial", "number": number, "path": str(self.path(number)), "config": content(*words),
-                 "overrides": [*QUICK, *words], "parent": str(self.folder)}
-        return self.pool.start({**order, "wait": wait, "measure": True, "latency": latency})
-
-    def until(self, enough: Callable[[Event], bool], answer: Callable[[Epochs], dict[int, str]] = lambda _: {},
-              timeout: float = 60) -> Event:
-        """The first event that is `enough`; epochs are answered on the way."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            found = None
-            for event in self.pool.events(0.2):
-                self.heard.append(event)
-                if isinstance(event, Epochs) and event.wait:
-                    self.pool.answer(event.slot, answer(event))
-                found = found or (event if enough(event) else None)
-                assert found or not isinstance(event, Died), event
-            if found is not None:
-                return found
-        raise AssertionError(f"not heard in time: {self.heard}")
-
-    def done(self, number: int, **how: Any) -> Done:
-        """The end of a trial."""
-        event = self.until(lambda event: isinstance(event, Done) and event.number == number, **how)
-        assert isinstance(event, Done)
-        return event
-
-    def ends(self, count: int) -> list[Done]:
-        """The ends of so many trials."""
-        while len(done := [event for event in self.heard if isinstance(event, Done)]) < count:
-            self.until(lambda event: isinstance(event, Done))
-        return done
+from trainctl.tuning.pool import Died, Done, Epochs
 
 
 @pytest.fixture
@@ -274,6 +216,19 @@ def test_a_trial_that_takes_too_long_failed_for_that(study: Study) -> None:
     study.pool.kill(slot, "time is up", at_once=True)
     assert study.until(lambda event: isinstance(event, Died)) == Died(slot, (2,), "time is up")
     assert Run.open(study.path(2)).status == "stopped"
+
+
+def test_workers_are_had_again_when_the_process_that_they_come_from_is_killed(study: Study) -> None:
+    study.pool.prepare(content())
+    slot = study.start(0, *LONG)
+    study.until(lambda event: isinstance(event, Epochs))
+    pid = Run.open(study.path(0)).record["pid"]
+    os.kill(int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[1]), signal.SIGKILL)
+    died = study.until(lambda event: isinstance(event, Died))
+    assert died == Died(slot, (0,), "the process that workers come from was killed by signal 9 (out of memory?)")
+    assert Run.open(study.path(0)).record["error"]["code"] == 5
+    study.start(1)
+    assert study.done(1).status == "completed"
 
 
 def test_no_process_outlives_a_killed_study(tmp_path: Path) -> None:

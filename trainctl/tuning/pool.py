@@ -198,7 +198,8 @@ class Pool:
         return share
 
     def _restart_zygote(self) -> None:
-        self._selector.unregister(self._control.end)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(self._control.end)
         self._control.end.close()
         self._zygote.kill()
         self._zygote.wait()
@@ -210,7 +211,7 @@ class Pool:
         code = self._zygote.wait()
         if code < 0:
             kind = ResourceError if code == -signal.SIGKILL else TrainctlError
-            return kind(f"the process that workers come from {how_it_ended(code)}")
+            return kind(f"the process that workers come from was {how_it_ended(code)}")
         text = (self._folder / "zygote.log").read_text(encoding="utf-8", errors="replace").strip()
         return TrainctlError(f"workers cannot be started: {(text.splitlines() or ['no reason was given'])[-1]}")
 
@@ -232,7 +233,7 @@ class Pool:
                 self._selector.unregister(self._control.end)  # or it would be ready for ever
             how = self._zygote_error()
             for worker in self._workers.values():
-                worker.lost(f"lost: {how}", how.exit_code)
+                worker.lost(str(how), how.exit_code)
 
     def _forget(self, worker: Worker) -> None:
         self._workers.pop(worker.slot, None)

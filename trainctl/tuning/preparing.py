@@ -47,7 +47,14 @@ def measured(end: socket.socket, config: dict[str, Any], packed: Collection[str]
         if descriptor is not None:
             socket.send_fds(end, [json.dumps({"packed": name}).encode() + b"\n"], [descriptor])
             os.close(descriptor)
-    return facts.measure(parts[0], kept.lend(parts[0])[0])
+    data = kept.lend(parts[0])[0]
+    try:
+        return facts.measure(parts[0], data)
+    except TrainctlError:
+        raise
+    except Exception:  # a step that fails, for want of memory or by a mistake in a net, is that trial's own end
+        logging.getLogger("trainctl").exception("the first trial could not be measured")
+        return {}
 
 
 def problem(error: Exception) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import contextlib
 import json
+import os
 import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -115,7 +116,10 @@ class FdLine(Line):
 
 
 class Talk:
-    """A worker's trials, told to the process of the study. `wait`: it answers every report of epochs."""
+    """A worker's trials, told to the process of the study. `wait`: it answers every report of epochs.
+
+    When that process is gone, so is this one: nobody is to record an end that came from there.
+    """
 
     def __init__(self, line: Line, wait: bool) -> None:
         self.line, self.wait = line, wait
@@ -124,10 +128,12 @@ class Talk:
     def tell(self, rows: Mapping[int, Row]) -> dict[int, str]:
         """Send the rows of metrics.jsonl that an epoch ended with, by trial; returns why trials are to stop now."""
         named = {str(number): row for number, row in rows.items()}
-        self.line.send({"event": "epochs", "rows": named, "wait": self.wait})
+        self.send({"event": "epochs", "rows": named, "wait": self.wait})
         if not self.wait:
             return {}
-        answer = self.line.receive() or {}
+        answer = self.line.receive()
+        if answer is None:
+            os._exit(1)
         return {int(number): why for number, why in answer.get("stop", {}).items()}
 
     def done(
@@ -152,8 +158,15 @@ class Talk:
         figures = {"metrics": dict(metrics or {}), "epochs": epochs, "best_epoch": best_epoch, "halted": halted}
         cost = {"seconds": round(seconds, 4), "cpu_s": round(cpu_s, 4)}
         end = {"event": "done", "number": number, "status": status, "code": code, "message": message}
-        self.line.send({**end, **figures, **cost, "notes": list(notes)})
+        self.send({**end, **figures, **cost, "notes": list(notes)})
         self.told.add(number)
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Tell something else."""
+        try:
+            self.line.send(message)
+        except OSError:
+            os._exit(1)
 
 
 def _encoded(message: Mapping[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -49,15 +50,23 @@ def work(line: Line, start: Message, options: launch.Options, threads: int, pack
     signalled, kept = Signalled(), KeptData(packed)
     while (order := line.receive()) is not None:
         signalled.signum = None
-        line.send({"event": "begun", "pid": os.getpid()})
         talk = Talk(line, bool(order.get("wait")))
+        talk.send({"event": "begun", "pid": os.getpid()})
         if order["do"] == "group":
             group(order, talk, options, kept, signalled)
         else:
             trial.carry_out(order, talk, options, kept, signalled.raise_noted)
         signalled.listen()
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(False)
+        tidy_up(threads)
+
+
+def tidy_up(threads: int) -> None:
+    """What a trial changed for the whole process, and its memory: nets and their trainers are cycles."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def group(order: Message, talk: Talk, options: launch.Options, kept: KeptData, signalled: Signalled) -> None:
@@ -93,4 +102,4 @@ def settle_in(start: Message) -> None:
     log = logging.getLogger("trainctl")
     log.setLevel(logging.DEBUG)
     log.propagate = False
-    log.addHandler(logging.NullHandler())
+    log.addHandler(logging.NullHandler(logging.CRITICAL))  # so that the ranks of a trial say nothing either
