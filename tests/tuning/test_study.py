@@ -30,7 +30,7 @@ def test_trials_have_numbers_words_and_values_until_the_budget_is_spent(tmp_path
     trials = study.next_many(5)
     assert [trial.number for trial in trials] == [0, 1, 2]
     first = trials[0]
-    assert first.words == ["data=iris", *(f"{name}={value}" for name, value in first.params.items())]
+    assert first.words == MIXED.words(first.params) and first.words[0] == "data=iris"
     assert not first.retry
     assert (study.remaining(), study.finished()) == (0, False)
     study.report(first, 1, 0.75)

@@ -129,8 +129,7 @@ def suggested(handle: optuna.Trial, dimension: Dimension) -> str | float | int:
     if dimension.kind == "int":
         step = int(dimension.step or 1)
         return handle.suggest_int(dimension.name, int(dimension.low), int(dimension.high), step=step, log=dimension.log)
-    value = handle.suggest_float(dimension.name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
-    return value if dimension.step is None else float(f"{value:.12g}")  # 0.3, not 0.30000000000000004
+    return handle.suggest_float(dimension.name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
 
 
 def refuse_unknown(node: str, name: str, options: Mapping[str, Any], kind: Callable[..., Any]) -> None:

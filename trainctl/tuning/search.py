@@ -10,7 +10,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ class Search:
 
     def _stack_size(self) -> int:
         left = self.study.remaining()
-        share = self.settings.stack if left is None else -(-left // self.settings.jobs)
+        share = self.settings.stack if left is None else -(-left // max(1, self.pool.idle))
         return max(1, min(self.settings.stack, share))
 
     def _start(self, batch: list[tuple[Trial, list[str], dict[str, Any]]]) -> None:
@@ -200,8 +200,9 @@ class Search:
         now = time.monotonic()
         limit = self.settings.trial_timeout
         if limit is not None:
+            together = Counter(current.slot for current in self.running.values())
             for current in list(self.running.values()):
-                if now - current.began > limit:
+                if now - current.began > limit * together[current.slot]:
                     self.pool.kill(current.slot, f"took longer than tune.trial_timeout ({limit:g} s)")
         if self.closing is None and self.signals:
             self._close(f"stopped by {signal.Signals(self.signals[0]).name}")
