@@ -65,7 +65,7 @@ def tidy_up(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 
 
