@@ -168,6 +168,18 @@ def test_a_trial_that_kills_its_process_each_time_fails(tmp_path: Path) -> None:
     assert Study.open(tmp_path, Settings(trials=1), MIXED).finished()
 
 
+def test_a_trial_that_comes_further_each_time_is_begun_again(tmp_path: Path) -> None:
+    study = Study.create(tmp_path, Settings(trials=1), MIXED)
+    for _ in range(8):
+        trial = study.next()
+        assert trial is not None and trial.number == 0
+        if trial.retry:
+            study.advanced(trial)
+        study.close()  # its trials count as lost
+        study = Study.open(tmp_path, Settings(trials=1), MIXED)
+        assert study.recover() == [0]
+
+
 def test_what_a_slow_process_found_after_another_took_over_is_not_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

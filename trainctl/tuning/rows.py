@@ -18,9 +18,10 @@ from trainctl.tuning.samplers import NUMBER
 
 Value = str | float | int
 
-OWNER, WORDS, END, LOSSES, GIVEN_BACK = "owner", "words", "end", "losses", "given_back"  # user attributes
+OWNER, WORDS, END = "owner", "words", "end"  # user attributes
+LOSSES, ADVANCED, GIVEN_BACK = "losses", "advanced", "given_back"
 STATES = ("completed", "stopped", "failed", "running", "waiting")
-MAX_LOSSES = 3  # times that a trial whose process died is begun again
+MAX_LOSSES = 3  # times that a trial whose process died is begun again without having come further
 NAMES = {
     TrialState.COMPLETE: "completed",
     TrialState.PRUNED: "stopped",
@@ -111,14 +112,16 @@ def lost(trial: FrozenTrial) -> bool:
     attributes = trial.user_attrs
     if trial.state != TrialState.FAIL or attributes.get(END, {}).get("state") == "failed":
         return False
-    return bool(attributes.get(GIVEN_BACK)) or int(attributes.get(LOSSES, 0)) < MAX_LOSSES
+    given = attributes.get(GIVEN_BACK) or attributes.get(ADVANCED)
+    return bool(given) or int(attributes.get(LOSSES, 0)) < MAX_LOSSES
 
 
 def copied(trial: FrozenTrial) -> FrozenTrial:
     """A waiting copy of a lost attempt, as Optuna's own retries are made; a half-made proposal is made anew."""
     attributes = trial.user_attrs
     kept = {key: attributes[key] for key in (NUMBER, WORDS) if key in attributes}
-    losses = int(attributes.get(LOSSES, 0)) + (0 if attributes.get(GIVEN_BACK) else 1)
+    losses = 0 if attributes.get(ADVANCED) else int(attributes.get(LOSSES, 0))
+    losses += 0 if attributes.get(GIVEN_BACK) else 1
     proposed = WORDS in attributes
     system = dict(trial.system_attrs) if proposed else {}
     history = [*trial.system_attrs.get("retry_history", []), trial.number]

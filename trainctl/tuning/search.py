@@ -43,6 +43,7 @@ class Running:
     slot: int
     epochs: int | None
     began: float = field(default_factory=time.monotonic)
+    advanced: bool = False  # it has done an epoch here
 
 
 class Search:
@@ -147,6 +148,9 @@ class Search:
                 continue
             value = row.get(watched) if watched else row.get("val/loss")
             self.display.epoch(number, row, value)
+            if current.trial.retry and not current.advanced:
+                current.advanced = True
+                self.study.advanced(current.trial)
             if self.settings.stopper["name"] != "none":
                 epoch = int(row["epoch"])
                 why = self.study.report(current.trial, epoch, value)

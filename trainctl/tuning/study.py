@@ -7,6 +7,7 @@ put it back. Proposals are a function of the seed and the trial's number (see `s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -22,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trainctl.errors import UsageError
 from trainctl.tuning import joining, lost, rows, samplers, stoppers
-from trainctl.tuning.rows import END, OWNER, WORDS, Value
+from trainctl.tuning.rows import ADVANCED, END, OWNER, WORDS, Value
 from trainctl.tuning.samplers import NUMBER
 from trainctl.tuning.view import View
 
@@ -180,6 +181,11 @@ class Study(View):
         self._mine.pop(trial._id, None)
 
     # Dead processes
+
+    def advanced(self, trial: Trial) -> None:
+        """Note that a trial that was lost before has come further now: it is no trial that kills its process."""
+        with self._store.answering(), contextlib.suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(trial._id, ADVANCED, True)
 
     def recover(self) -> list[int]:
         """Put trials of dead processes back into the queue; returns their numbers. Safe for several at once."""
