@@ -130,6 +130,8 @@ def test_refit_tests_the_winner_once(lab):
     assert done.code == 0, done.err
     (path,) = (lab.folder / "runs" / "train").iterdir()
     assert "test/loss" in Run.open(path).metrics and Run.open(path).test_looks() == 1
+    assert lab("tune", "--resume", "latest:tune", "tune.max_failure_rate=0.1").code == 0
+    assert list((lab.folder / "runs" / "train").iterdir()) == [path]
 
 
 def test_a_dry_run_says_the_plan_and_writes_nothing(lab):

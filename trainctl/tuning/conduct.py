@@ -124,7 +124,7 @@ def carry_out(run: Run, recipe: Recipe, options: launch.Options, resumed: bool, 
                 raise Stopped(search.signals[0], f"{search.closing}: {study.summary()}; go on with `{hint}`")
             if leads:
                 results.finish(run, recipe, study, content, time.monotonic() - began)
-    again = refitted(recipe, content, options) if leads else None
+    again = refitted(run, recipe, content, options) if leads else None
     return Ended(run, content, recipe.settings.max_failure_rate, again)
 
 
@@ -169,10 +169,13 @@ def trials_folder(run: Run) -> Path:
     return run.path / "trials" if run.verb == "tune" else run.path
 
 
-def refitted(recipe: Recipe, content: dict[str, Any], options: launch.Options) -> Run | None:
-    """tune.refit: the winner trained once more as a run of its own, and tested once."""
-    if not recipe.settings.refit or content.get("best") is None:
+def refitted(run: Run, recipe: Recipe, content: dict[str, Any], options: launch.Options) -> Run | None:
+    """tune.refit: the winner trained once more as a run of its own, and tested; not again while it stays the best."""
+    best = content.get("best")
+    if not recipe.settings.refit or best is None or run.record.get("refit", {}).get("trial") == best["number"]:
         return None
-    words = [word for word in content["best"]["overrides"] if not word.startswith("train.test=")]
+    words = [word for word in best["overrides"] if not word.startswith("train.test=")]
     log.info("training the best trial once more, and testing it")
-    return launch.start("train", words, options)
+    again = launch.start("train", words, options)
+    run.update(refit={"trial": best["number"], "run": files.shown(again.path)})
+    return again
