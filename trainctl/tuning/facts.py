@@ -90,14 +90,15 @@ def _step_seconds(task: Any, data: Any, config: dict[str, Any]) -> float | None:
     x, y = trial.inputs(split.x[: data.batch_size]), split.y[: data.batch_size]
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < STEPS and (not times or time.perf_counter() - began < MEASURED_S):
+    while len(times) < STEPS and (len(times) < 2 or time.perf_counter() - began < MEASURED_S):
         started = time.perf_counter()
         if len(x) > 1:
             trial.loss(trial.net(x), y).backward()
             optimizer.step()
             optimizer.zero_grad()
         times.append(time.perf_counter() - started)
-    return sorted(times)[len(times) // 2]
+    warm = sorted(times[1:])  # a first step can take a hundred times as long
+    return warm[len(warm) // 2]
 
 
 def _evaluation_seconds(task: Any, data: Any) -> float:

@@ -21,11 +21,11 @@ from trainctl.tuning.talk import Line
 from trainctl.verbs.kept_data import KeptData, key
 
 
-def prepare(
-    end: socket.socket, config: dict[str, Any], options: launch.Options, threads: int, packed: Collection[str]
-) -> None:
+def prepare(end: socket.socket, config: dict[str, Any], options: launch.Options, packed: Collection[str]) -> None:
     """Hand over the data of a config but what is `packed` already, and say what a trial of it takes, or went wrong."""
-    torch.set_num_threads(threads)
+    given = (config.get("trainer") or {}).get("threads")
+    # on a busy machine threads that wait for each other would be timed, a hundred times as long
+    torch.set_num_threads(given if isinstance(given, int) else 1)
     launch.user_code_importable(options)
     launch.quieten()
     try:

@@ -115,7 +115,7 @@ class Zygote:
         from trainctl.tuning import preparing
 
         ours, theirs = socket.socketpair()
-        pid = self.fork(lambda: preparing.prepare(theirs, config, self.options, self.threads, self.packed))
+        pid = self.fork(lambda: preparing.prepare(theirs, config, self.options, self.packed))
         theirs.close()
         line = FdLine(ours)
         answer = line.receive()
