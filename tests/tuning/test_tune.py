@@ -191,7 +191,8 @@ def test_a_complete_study_is_extended_or_left_alone(lab):
     more = lab("tune", "--resume", found["study"], "tune.trials=4", "--json")
     assert more.code == 0, more.err
     assert [trial["number"] for trial in more.json["trials"]] == [0, 1, 2, 3]
-    assert more.json["trials"][:2] == found["trials"]
+    for before, now in zip(found["trials"], more.json["trials"], strict=False):
+        assert {**before, "place": None} == {**now, "place": None}
 
 
 def test_another_config_is_refused_with_the_difference(lab):
