@@ -24,10 +24,11 @@ help:  ## show this list
 
 install: $(STAMP)  ## build .venv with trainctl in it (CUDA=1: with the CUDA build of torch)
 
+# The lock names every package: pip resolves nothing, so a release made tomorrow cannot change what is installed.
 $(STAMP): requirements/$(KIND).txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@rm -f .venv/.installed-*
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --require-hashes \
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --no-deps --require-hashes \
 	    -r requirements/$(KIND).txt || { cat requirements/TROUBLE.txt >&2; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-index --no-build-isolation -e .
 	@touch $@
