@@ -109,7 +109,7 @@ def _restore(data: Data, folder: Path) -> None:
 def net(config: Config, spec: DataSpec) -> nn.Module:
     """The net, initialised from the seed alone: nothing drawn before changes it."""
     with _seeded(config, config["model"]):
-        made = component(config["model"], spec=spec)
+        made = component(config["model"], spec=spec, make_node=partial(component, spec=spec))
     if not isinstance(made, nn.Module):
         raise UsageError(f"`model._target_` must be a torch.nn.Module, got {type(made).__name__}")
     return made

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trainctl")
 
+MODEL_VERBS = ("train", "prune", "quantize")  # their runs hold a model that other verbs read
 RESUMABLE_KEYS = ("trainer.max_epochs", "trainer.max_time", "callbacks.early_stopping.patience", "trainer.threads")
 
 
@@ -263,12 +264,12 @@ def quieten() -> None:
 
 
 
-def opened(runs_dir: Path, name: str, verb: str | None = None) -> Run:
-    """The run that `name` means; with `verb`, a bare `latest` means the latest of that verb."""
-    text = f"latest:{verb}" if name == "latest" and verb else name
-    run = Run.open(directory.resolve(runs_dir, text))
-    if verb and run.verb != verb:
-        raise RunError(f"`{run.path}` is a run of `{run.verb}`; name a `{verb}` run, as `latest:{verb}`")
+def opened(runs_dir: Path, name: str, verb: str | Sequence[str] | None = None) -> Run:
+    """The run that `name` means; with `verb` (one or several), a bare `latest` means the latest of those."""
+    verbs = (verb,) if isinstance(verb, str) else tuple(verb or ())
+    run = Run.open(directory.resolve(runs_dir, name, verbs))
+    if verbs and run.verb not in verbs:
+        raise RunError(f"`{run.path}` is a run of `{run.verb}`; name a `{verbs[0]}` run, as `latest:{verbs[0]}`")
     return run
 
 

@@ -18,7 +18,7 @@ from trainctl.errors import UsageError, did_you_mean
 
 # What `build` passes to whoever has a parameter of that name; the second kind is also set in configs.
 OBJECTS = frozenset(
-    {"spec", "net", "params", "optimizer", "training", "class_counts", "total_steps", "steps_per_epoch"}
+    {"spec", "net", "params", "optimizer", "training", "class_counts", "total_steps", "steps_per_epoch", "make_node"}
 )
 INJECTED = OBJECTS | {"save_dir", "seed", "root", "monitor", "mode"}
 # Sections whose rules describe our own components only; a foreign one may use the same names for other things.

@@ -103,14 +103,14 @@ class Artifact(nn.Module):
         raise TypeError(f"{type(self).__name__} must define load()")
 
 
-def compressed(make: Callable[[Node], Any], net: Node, steps: Sequence[Node]) -> nn.Module:
+def compressed(make_node: Callable[[Node], Any], net: Node, steps: Sequence[Node]) -> nn.Module:
     """The net of the node `net` in the structure that `steps` (nodes of compressors with their plans) gave it.
 
-    `make` builds a node; `build.net` passes it.
+    `make_node` builds a node; `build.net` passes it.
     """
-    made: nn.Module = make(net)
+    made: nn.Module = make_node(net)
     for step in steps:
-        compressor = make(step)
+        compressor = make_node(step)
         if not isinstance(compressor, Compressor):
             raise UsageError(f"`{step.get('_target_')}` is no compressor; see `trainctl list compressor`")
         made = compressor.restore(made)

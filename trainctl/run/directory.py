@@ -59,12 +59,12 @@ def claimed(runs_dir: Path, verb: str) -> Iterator[Path]:
         raise
 
 
-def resolve(runs_dir: Path, text: str) -> Path:
-    """The run directory meant by a path, a run id (`train/<time>` or `<time>`), a unique prefix, `latest` or
-    `latest:VERB`. RunError with the candidates or the nearest names when it is not exactly one."""
+def resolve(runs_dir: Path, text: str, verbs: Sequence[str] = ()) -> Path:
+    """The run directory meant by a path, a run id (`train/<time>` or `<time>`), a unique prefix, `latest` (of `verbs`
+    where they are given) or `latest:VERB`. RunError with the candidates or the nearest names unless it is just one."""
     word, _, verb = text.partition(":")
     if word == "latest":
-        return _latest(Path(runs_dir), verb)
+        return _latest(Path(runs_dir), (verb,) if verb else tuple(verbs))
     if not text.strip():
         raise RunError("the run's name is empty; type a path, a run id, a unique prefix or `latest`")
     for path in (Path(text), Path(runs_dir) / text):
@@ -165,12 +165,14 @@ def _age(entry: os.DirEntry[str]) -> tuple[str, int]:
     return datetime.fromtimestamp(entry.stat().st_mtime).strftime(_FORMAT), 1
 
 
-def _latest(runs_dir: Path, verb: str) -> Path:
-    for path in reversed(_all(runs_dir, verb or None)):
+def _latest(runs_dir: Path, verbs: Sequence[str]) -> Path:
+    for path in reversed(_all(runs_dir)):
         # The newest may be a sweep, which is no run: saying so is better than an older run that nobody meant.
-        if (path / "run.json").exists() or child_paths(path):
+        wanted = not verbs or path.parent.name in verbs
+        if wanted and ((path / "run.json").exists() or child_paths(path)):
             return _run_at(path)
     known = sorted({path.parent.name for path in _all(runs_dir)})
+    verb = verbs[0] if verbs else ""
     what = f"`{verb}` run" if verb else "run"
     hint = did_you_mean(verb, known) if verb else ""
     hint = hint or f"; `trainctl {verb or 'train'}` makes one"
