@@ -113,7 +113,9 @@ def explained(error: BaseException, run: Run) -> BaseException:
 
 
 def is_resumable(run: Run) -> bool:
-    """Whether there is something to go on from: a checkpoint, or children."""
+    """Whether there is something to go on from: a checkpoint, or children. A compression begins again."""
+    if run.verb in ("prune", "quantize"):
+        return False
     return bool(checkpoints.names(run.path)) or any((run.path / kind).is_dir() for kind in ("folds", "seeds"))
 
 

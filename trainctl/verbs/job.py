@@ -34,7 +34,10 @@ class Hooks:
 
 @dataclass
 class Job:
-    """A claimed run and how to carry it out; `rank` 0 alone writes to the run."""
+    """A claimed run and how to carry it out; `rank` 0 alone writes to the run.
+
+    `trains`: another config than the run's for a fit, as fine-tuning between two steps of a verb needs.
+    """
 
     run: Run
     source: Run | None = None
@@ -45,6 +48,12 @@ class Job:
     timing: dict[str, float] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     hooks: Hooks = field(default_factory=Hooks)
+    trains: dict[str, Any] | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the job is done with: the run's config, or what `trains` puts in its place."""
+        return self.run.config if self.trains is None else self.trains
 
     def clock(self, name: str, started: float) -> None:
         """Add the seconds since `started` (time.perf_counter) to `<name>_s`."""

@@ -39,7 +39,7 @@ LARGEST_CHUNK = 64
 def train(job: Job) -> Outcome:
     """Train the run's config. Raises Stopped, DivergedError, ResourceError, ...; what is needed to resume is kept."""
     started = time.perf_counter()
-    config = job.run.config
+    config = job.config
     torch.set_num_threads(1)
     data = prepare(job, config)
     check_unchanged(job, data)
@@ -73,7 +73,7 @@ class Fitting:
     @classmethod
     def make(cls, job: Job, task: pl.LightningModule, data: Any) -> Fitting:
         """Trainer, callbacks and loggers of the run's config."""
-        run, config = job.run, job.run.config
+        run, config = job.run, job.config
         monitor, mode = monitored(config, task)
         show = Show(config["trainer"].get("max_epochs"), monitor, job.quiet)
         loggers = build.loggers(config, run.path)
@@ -91,7 +91,7 @@ class Fitting:
 
     def fit(self, job: Job, task: pl.LightningModule, data: Any) -> None:
         """Fit, from the last checkpoint when the job resumes."""
-        run, config = job.run, job.run.config
+        run, config = job.run, job.config
         data.trainer = self.trainer
         if isinstance(task, Task):
             choose_chunk(task, data)
@@ -156,12 +156,12 @@ def finish_fit(job: Job, fitting: Fitting, task: pl.LightningModule, data: Any) 
     name = restore.load_best(task, job.run, getattr(task, "average", None))
     log.info("best: %s", describe_best(fitting, name))
     result: metrics.Report | None = None
-    if job.run.config["train"].get("test", True):
+    if job.config["train"].get("test", True):
         if isinstance(task, Task):
             predicted, y = inference.outputs(fitting.trainer, task, data)
             if job.rank == 0:
-                bootstrap = job.run.config["train"].get("bootstrap", 0)
-                result = metrics.evaluate_outputs(predicted, y, task.spec, bootstrap, job.run.config["seed"])
+                bootstrap = job.config["train"].get("bootstrap", 0)
+                result = metrics.evaluate_outputs(predicted, y, task.spec, bootstrap, job.config["seed"])
                 rows = data.split("test").rows[: len(y)] if isinstance(data, Data) else None
                 job.arguments["kept"] = findings.keep(job.run.path, result, predicted, y, task.spec, rows)
         else:
