@@ -8,10 +8,11 @@ from typing import Any
 
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from trainctl import build
 from trainctl.callbacks.checkpoint import read_checkpoint
+from trainctl.compression import tensors
+from trainctl.compression.base import Artifact
 from trainctl.data.base import Data
 from trainctl.data.spec import DataSpec
 from trainctl.errors import RunError
@@ -58,24 +59,35 @@ def spec_of(data: Any, folder: Path | None = None) -> DataSpec | None:
 
 
 def load_weights(task: nn.Module, run: Run) -> None:
-    """Put the run's best weights into the task; exact names and shapes, or RunError."""
-    state = read_weights(run)
+    """Put the run's best weights into the task; exact names, shapes and types, or RunError.
+
+    A net that is an artifact takes its own file instead of model.safetensors.
+    """
     target = weights_of(task)
-    problem = _mismatch(state, target.state_dict())
-    if problem:
-        raise RunError(f"weights of `{run.name}` do not fit: {problem}")
-    target.load_state_dict(state)
+    if isinstance(target, Artifact):
+        _require(run, target.file)
+        target.load(run.verify(target.file).read_bytes())
+        return
+    try:
+        tensors.load(target, read_weights(run))
+    except ValueError as error:
+        raise RunError(f"weights of `{run.name}` do not fit: {error}") from None
 
 
 def read_weights(run: Run) -> dict[str, Tensor]:
     """model.safetensors after its checksum was compared; RunError when it is missing or damaged."""
-    if run.status != "completed" and not (run.path / WEIGHTS).exists():
-        raise RunError(f"`{run.name}` has no {WEIGHTS} (status {run.status}); finish it with `trainctl train --resume`")
+    _require(run, WEIGHTS)
     path = run.verify(WEIGHTS)
     try:
         return load_file(path)
     except Exception as error:
         raise RunError(f"`{WEIGHTS}` of `{run.name}` is damaged: {str(error).splitlines()[0]}") from None
+
+
+def _require(run: Run, file: str) -> None:
+    """RunError when a run that did not end well lacks its weights; a completed one is told by its manifest."""
+    if run.status != "completed" and not (run.path / file).exists():
+        raise RunError(f"`{run.name}` has no {file} (status {run.status}); finish it with `trainctl train --resume`")
 
 
 def weights_of(task: nn.Module) -> nn.Module:
@@ -84,18 +96,24 @@ def weights_of(task: nn.Module) -> nn.Module:
     return net if isinstance(net, nn.Module) else task
 
 
-def save_weights(task: nn.Module, path: Path, run: Run | None = None) -> None:
+def save_weights(task: nn.Module, path: Path, run: Run | None = None) -> str:
     """Write the weights that will be evaluated and shipped; tied tensors are stored once each.
 
+    Returns the name of the written file: an artifact's own stands beside `path`.
     `run`: take them from its best checkpoint, since of a sharded net no rank has the whole.
     """
+    target = weights_of(task)
+    if isinstance(target, Artifact):
+        files.write_atomic(path.with_name(target.file), target.content)
+        return target.file
     if run is None:
-        whole = weights_of(task).state_dict()
+        whole = target.state_dict()
     else:
         saved = read_checkpoint(checkpoints.find(run.path, best_of(run)).path)["state_dict"]
         whole = {k.removeprefix("net."): v for k, v in saved.items() if k.startswith("net.")}
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in whole.items()}
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.flatten(whole).items()}
     files.write_atomic(path, save(state))
+    return path.name
 
 
 def load_best(task: nn.Module, run: Run, average: Any = None) -> str:
@@ -121,30 +139,18 @@ def best_of(run: Run) -> str | None:
 def start_from(task: nn.Module, source: Run) -> None:
     """Begin from the source's weights; tensors of another shape keep their fresh values and are named in a line.
 
-    RunError when none fits.
+    RunError when none fits, and for a quantized run.
     """
+    if source.verb == "quantize" or isinstance(weights_of(task), Artifact):
+        raise RunError(
+            f"`{source.name}` is quantized and cannot be trained further; train its parent, then quantize that"
+        )
     state, target = read_weights(source), weights_of(task)
     own = target.state_dict()
-    fits = {k: v for k, v in state.items() if k in own and _takes(own[k], v)}
+    fits = {k: v for k, v in state.items() if k in own and tensors.takes(own[k], v)}
     if not fits:
-        raise RunError(f"no weight of `{source.name}` fits this net: {_mismatch(state, own)}")
+        raise RunError(f"no weight of `{source.name}` fits this net: {tensors.mismatch(state, own)}")
     left = sorted(set(own) - set(fits))
     if left:
         log.warning("starting afresh, since `%s` has no fitting weights for: %s", source.name, ", ".join(left))
     target.load_state_dict({**own, **fits})
-
-
-def _takes(own: Tensor, given: Tensor) -> bool:
-    """Whether a tensor of the net can hold the run's: a lazy layer has no shape before its first weights."""
-    return is_lazy(own) or own.shape == given.shape
-
-
-def _mismatch(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
-    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [k for k in own if k in state and not _takes(own[k], state[k])]
-    if shapes:
-        k = shapes[0]
-        return f"`{k}` is {list(state[k].shape)} in the run and {list(own[k].shape)} in the config's net"
-    if missing:
-        return f"the config's net has `{missing[0]}`, the run has not"
-    return f"the run has `{extra[0]}`, the config's net has not" if extra else ""
