@@ -127,6 +127,14 @@ def devices(value: Any) -> str | None:
     return whole(1, words=("auto",))(value)
 
 
+def calibration_split(value: Any) -> str | None:
+    """train: the other splits judge what was made."""
+    if value == "train":
+        return None
+    why = "the test split would no longer be unseen" if value == "test" else "val and test judge the result"
+    return f"must be train, since {why}, got {shown(value)}"
+
+
 _POSITIVE = number(0, open_low=True)
 _NOT_NEGATIVE = number(0)
 _SHARE = number(0, 1, open_high=True)
@@ -246,6 +254,15 @@ RULES: dict[str, Rule] = {
     "predict.threshold": number(0, 1, open_low=True, open_high=True, words=(None,)),
     "predict.keep": texts,
     "predict.rows": whole(1),
+    **dict.fromkeys(("finetune", "distill", "sparse", "strict"), truth),
+    "backend": one_of("auto", "onnxruntime", "torch"),
+    "objective": text,
+    "calibration.rows": whole(2),
+    "calibration.split": calibration_split,
+    "measure.calls": whole(1),
+    "measure.seconds": _POSITIVE,
+    "measure.bootstrap": whole(0),
+    "measure.batch": whole(1),
 }
 
 
