@@ -193,8 +193,8 @@ def carry_out(run: Run, options: Options, source: Run | None, resume: bool, star
 
             repeat.run_all(run, options, source)
             return run
-        # predict streams its file: one process writes it in order
-        count = 1 if run.verb == "predict" else processes(run.config)
+        # predict streams its file, and a compression changes its net: one process does it in order
+        count = processes(run.config) if run.verb in ("train", "evaluate") else 1
         if count > 1:
             from trainctl import supervisor
 

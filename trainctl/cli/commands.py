@@ -66,7 +66,7 @@ def train(
             return _swept(sweep("train", words, options), as_json)
         return _studied(words, options, as_json)
     if source is not None:
-        parent = with_weights(launch.opened(runs_dir, source, "train"))
+        parent = with_weights(launch.opened(runs_dir, source, launch.MODEL_VERBS))
         return _finished(launch.fine_tune(parent, words, options), as_json)
     return _finished(launch.start("train", words, options), as_json)
 
@@ -150,7 +150,7 @@ def evaluate(
     from trainctl import launch
 
     options = launch.Options(str(runs_dir), _text(config_dir), trust or [], quiet)
-    source = with_weights(launch.opened(runs_dir, run, "train"))
+    source = with_weights(launch.opened(runs_dir, run, launch.MODEL_VERBS))
     return _finished(launch.start("evaluate", list(overrides or []), options, source), as_json)
 
 
@@ -176,7 +176,7 @@ def predict(
     output.check(file, out, force)
     arguments = {"file": str(file), "out": str(out) if out else None, "force": force}
     options = launch.Options(str(runs_dir), _text(config_dir), trust or [], quiet, arguments=arguments)
-    source = with_weights(launch.opened(runs_dir, run, "train"))
+    source = with_weights(launch.opened(runs_dir, run, launch.MODEL_VERBS))
     return _finished(launch.start("predict", list(overrides or []), options, source), as_json)
 
 

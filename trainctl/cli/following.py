@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trainctl.check import untrusted_packages
 from trainctl.cli import render
+from trainctl.launch import MODEL_VERBS
 from trainctl.run import directory
 from trainctl.run.run import Run
 
@@ -11,10 +12,10 @@ from trainctl.run.run import Run
 def next_commands(run: Run) -> list[str]:
     """Whole commands; a run with classes of others needs `--trust`, and only our data modules and tasks can predict."""
     name = render.quoted(run.path)
-    if run.verb != "train":
+    if run.verb not in MODEL_VERBS:
         return [f"trainctl show {name}"]
     trust = "".join(f" --trust {package}" for package in untrusted_packages(run.config))
-    if run.status in ("stopped", "crashed"):
+    if run.status in ("stopped", "crashed") and run.verb == "train":
         return [f"trainctl train --resume {name}{trust}"]
     if run.status != "completed":
         return []

@@ -1,0 +1,122 @@
+"""The run that is compressed: its task, its data, and what a compressor may use of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainctl.compression.base import Context
+from trainctl.data.base import Data
+from trainctl.errors import DataError, UsageError
+from trainctl.tasks.base import Task
+from trainctl.verbs import restore, source_data
+from trainctl.verbs.evaluate import num_threads
+from trainctl.verbs.job import Job
+from trainctl.verbs.objective import Objective, net_outputs
+
+Batch = tuple[Tensor, Tensor]
+SCORED_AT_ONCE = 512  # rows of val in a batch
+
+
+@dataclass
+class Parent:
+    """The restored source of a job: `task` has its weights; `config` is the job's, with the run's thread count."""
+
+    job: Job
+    config: dict[str, Any]
+    task: Task
+    data: Any
+    objective: Objective
+
+    @classmethod
+    def restore(cls, job: Job) -> Parent:
+        """Read the source run; UsageError for a task that cannot be compressed."""
+        assert job.source is not None
+        threads = num_threads(job.run, job.source)
+        torch.set_num_threads(threads)
+        config = {**job.run.config, "trainer": {**job.run.config["trainer"], "threads": threads}}
+        data, task = restore.restore(job.source, config)
+        if not isinstance(task, Task):
+            raise UsageError(f"{type(task).__name__} is not a trainctl task; `{job.run.verb}` needs one with a `net`")
+        data.setup("fit")
+        if isinstance(data, Data):
+            data.seed = config["seed"]  # of the batch order, as in training
+            data.save(job.run.path / restore.PREPROCESSING)
+            description = data.describe()
+            job.run.update(data=description, warnings=list(description.get("warnings", [])))
+            source_data.show(description)
+        job.run.update(threads=threads)
+        return cls(job, config, task, data, Objective.of(str(config.get("objective", "auto")), task.spec))
+
+    @property
+    def net(self) -> nn.Module:
+        """The net as the parent run has it; not to be changed."""
+        return self.task.net
+
+    def context(self, steps: int) -> Context:
+        """What a compressor is given; `steps` of fine-tuning follow."""
+        return Context(
+            spec=self.task.spec,
+            example=self.calibration[:2],
+            calibration=self.calibration,
+            batches=self.train_batches,
+            loss=self.task.loss,
+            score=self.score,
+            seed=self.config["seed"],
+            steps=steps,
+            strict=bool(self.config.get("strict")),
+        )
+
+    @cached_property
+    def calibration(self) -> Tensor:
+        """x of rows of train, as the net takes them, drawn by the seed [N, ...]; DataError when there are too few."""
+        wanted, found = int(self.config["calibration"]["rows"]), 0
+        parts: list[Tensor] = []
+        for x, _ in self.train_batches():
+            parts.append(x)
+            found += len(x)
+            if found >= wanted:
+                break
+        if found < 2:
+            raise DataError(f"train has {found} rows, too few to calibrate on; it needs 2 or more")
+        return torch.cat(parts)[:wanted]
+
+    def train_batches(self) -> Iterator[Batch]:
+        """One epoch of training batches, shuffled by the seed, the same each time; no augmentation."""
+        return self._batches("train", int(self.config["data"].get("batch_size") or 64), shuffled=True)
+
+    def val_batches(self) -> Iterator[Batch]:
+        """The validation split in its order."""
+        return self._batches("val", SCORED_AT_ONCE)
+
+    def _batches(self, split: str, size: int, shuffled: bool = False) -> Iterator[Batch]:
+        if not isinstance(self.data, Data):
+            yield from self._foreign(getattr(self.data, f"{split}_dataloader")())
+            return
+        rows = self.data.split(split)
+        assert rows.y is not None
+        generator = torch.Generator().manual_seed(self.config["seed"])
+        order = torch.randperm(len(rows), generator=generator) if shuffled else torch.arange(len(rows))
+        for part in order.split(size):
+            yield self.task.inputs(rows.x.index_select(0, part)), rows.y[part]
+
+    def _foreign(self, loader: Iterable[Any]) -> Iterator[Batch]:
+        torch.manual_seed(self.config["seed"])
+        for x, y in loader:
+            yield self.task.inputs(x), y
+
+    def score(self, net: nn.Module) -> float:
+        """The objective on val, the larger the better; -inf where it is undefined."""
+        value = self.objective.sign * self.value(net)
+        return value if value == value else float("-inf")
+
+    def value(self, net: nn.Module) -> float:
+        """The objective on val as it is."""
+        output, y = net_outputs(net, self.val_batches())
+        return self.objective.measure(self.task, output, y)
+
