@@ -51,7 +51,7 @@ class Transformer(nn.Module):
 class _Block(nn.Module):
     def __init__(self, dim: int, num_heads: int, hidden_dim: int, dropout: float) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.head_dim = num_heads, dim // num_heads  # a head keeps its width when dim shrinks
         self.norm = nn.LayerNorm(dim)
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.project = nn.Linear(dim, dim)
@@ -65,9 +65,9 @@ class _Block(nn.Module):
         return h + self.drop(self.mlp(h))  # type: ignore[no-any-return]
 
     def _attend(self, h: Tensor, mask: Tensor | None) -> Tensor:
-        batch, length, dim = h.shape
+        batch, length, _ = h.shape
         query, key, value = (
-            self.query_key_value(h).view(batch, length, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
+            self.query_key_value(h).view(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         )
         seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.project(seen.transpose(1, 2).reshape(batch, length, dim))  # type: ignore[no-any-return]
+        return self.project(seen.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
