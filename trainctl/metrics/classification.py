@@ -77,9 +77,10 @@ class ClassScores:
             raise DivergedError(f"the predictions of {bad} of {len(y)} rows are not finite; lower `optimizer.lr`")
         self.wanted = wanted
         self.num_classes = probs.shape[1]
+        self.order: Tensor | None = None  # what weights must follow, when they are of certain rows
         if self.num_classes == 2:  # all metrics are blind to row order, so the only sort can be done here, once
-            order = probs[:, 1].argsort(descending=True, stable=True)
-            probs, y = probs[order], y[order]
+            self.order = probs[:, 1].argsort(descending=True, stable=True)
+            probs, y = probs[self.order], y[self.order]
         self.y = y
         self.predicted = labels(probs, threshold)
         self.correct = (self.predicted == y).float()

@@ -54,9 +54,10 @@ class NumberScores:
         self.constant = bool((y == y[0]).all())
         error = pred - y
         self.quantiles = [name for name in wanted if name in names.QUANTILES]
+        self.order: Tensor | None = None  # what weights must follow, when they are of certain rows
         if self.quantiles:
-            error, order = error.sort(stable=True)
-            y = y[order]
+            error, self.order = error.sort(stable=True)
+            y = y[self.order]
         centred = y - y.mean()
         relative = (error / y).abs() if "mape" in wanted and not bool((y == 0).any()) else torch.full_like(y, torch.nan)
         self.error = error

@@ -1,0 +1,140 @@
+"""Load time, and memory at the peak of loading and running a net: measured in a process of its own.
+
+The process is forked from this one, which has torch and ONNX Runtime imported, so what counts is the net's alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+Load = Callable[[], Callable[[Tensor], Any]]
+
+ROUNDS = 3
+PATIENCE_S = 120.0
+
+
+class Footprint(TypedDict):
+    """MB (10^6 bytes) at the peak over what was there before, and the median ms of a load; None: not measurable."""
+
+    peak_memory_mb: float | None
+    load_ms: float | None
+
+
+def footprint(load: Load, x: Tensor, rounds: int = ROUNDS, patience: float = PATIENCE_S) -> Footprint:
+    """What `load()` (which reads the artifact and gives a callable) and one call for `x` [B, ...] take, on one thread.
+
+    A first round does not count: it brings the libraries' own code into memory. Both are None where a process cannot
+    be forked, where it fails, or where it is not done after `patience` seconds.
+    """
+    nothing: Footprint = {"peak_memory_mb": None, "load_ms": None}
+    if not hasattr(os, "fork") or sys.platform == "darwin":  # frameworks of macOS do not survive a fork
+        return nothing
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        # Python warns of threads that a fork leaves behind; the child uses none
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _in_the_child(writing, load, x, rounds)
+    os.close(writing)
+    try:
+        answer = _read(reading, time.monotonic() + patience)
+    finally:
+        os.close(reading)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return json.loads(answer) if answer.endswith(b"}") else nothing
+
+
+def _in_the_child(writing: int, load: Load, x: Tensor, rounds: int) -> None:
+    """Measure, answer and leave without any of the parent's exit handlers."""
+    code = 1
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_DFL)
+        torch.set_num_threads(1)
+        os.write(writing, json.dumps(_measured(load, x, rounds)).encode())
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _measured(load: Load, x: Tensor, rounds: int) -> Footprint:
+    """As `footprint`, in this process."""
+    with torch.inference_mode(), _kept_quiet():
+        load()(x)
+        times, peaks = [], []
+        for _ in range(rounds):
+            _give_back_memory()
+            before = _reset_peak()
+            started = time.perf_counter()
+            loaded = load()
+            times.append(time.perf_counter() - started)
+            loaded(x)
+            peaks.append(None if before is None else max(0.0, (_status("VmHWM") - before) * 1024 / 1e6))
+            del loaded
+    times.sort()
+    known = [peak for peak in peaks if peak is not None]
+    return {
+        "peak_memory_mb": round(max(known), 2) if known else None,
+        "load_ms": round(times[len(times) // 2] * 1e3, 3),
+    }
+
+
+@contextlib.contextmanager
+def _kept_quiet() -> Iterator[None]:
+    """What libraries say while they load was said in the parent already."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(null, stream)
+    yield
+
+
+def _reset_peak() -> int | None:
+    """Make now the peak; kB in memory now, or None where the system does not tell."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _status(name: str) -> int:
+    """A figure of this process in kB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{name}:")))
+
+
+def _give_back_memory() -> None:
+    """What is free in the heap goes back to the system, or the next round would not need to ask for it."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _read(reading: int, deadline: float) -> bytes:
+    """All that comes before the deadline."""
+    parts: list[bytes] = []
+    while select.select([reading], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        part = os.read(reading, 65536)
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts)

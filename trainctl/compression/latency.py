@@ -1,0 +1,162 @@
+"""How long a net takes for a batch, what it takes to load, and the memory at the peak: measured, never estimated.
+
+Subjects take turns call by call, so a machine that is busy for a while is busy for all of them alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from trainctl.compression.base import Artifact
+from trainctl.compression.onnx_net import INPUT, OnnxNet, session, to_onnx
+from trainctl.errors import UsageError
+
+Subject = Callable[[Tensor], Any]
+
+WARM_UP = 10  # calls before the first that counts
+FEWEST = 5  # calls that count even of a subject that is out of time
+TURN = 10  # calls in a row on several threads
+PAUSE_S = 0.005
+
+
+def latency(
+    subjects: Mapping[str, Subject],
+    rows: Mapping[int, Tensor] | Mapping[str, Mapping[int, Tensor]],
+    calls: int = 200,
+    threads: int = 1,
+    seconds: float = 2.0,
+) -> dict[str, dict[int, dict[str, float]]]:
+    """{name: {batch: {median_ms, p95_ms, p99_ms, calls}}} of subjects that take turns on the same machine.
+
+    rows: x [batch, ...] by batch size, for all subjects or by the subject's name. A subject gets at most about
+    `seconds` for each batch size, and then fewer `calls`. torch has `threads` threads meanwhile; ONNX Runtime has as
+    many as `subjects_of` was told.
+    """
+    found: dict[str, dict[int, dict[str, float]]] = {name: {} for name in subjects}
+    given = {name: _rows_of(name, rows) for name in subjects}
+    for batch in sorted({batch for own in given.values() for batch in own}):
+        turns = {name: (subjects[name], own[batch]) for name, own in given.items() if batch in own}
+        with _undisturbed(threads):
+            times = _take_turns(turns, calls, seconds, TURN if threads > 1 else 1)
+        for name, measured in times.items():
+            found[name][batch] = summary(measured)
+    return found
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median, 95th and 99th percentile in ms, and how many calls there were."""
+    ordered = sorted(seconds)
+
+    def percentile(share: float) -> float:
+        return round(ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] * 1e3, 5)
+
+    return {
+        "median_ms": percentile(0.5),
+        "p95_ms": percentile(0.95),
+        "p99_ms": percentile(0.99),
+        "calls": len(ordered),
+    }
+
+
+def subjects_of(
+    net: nn.Module, example: Tensor, threads: int = 1, notes: list[str] | None = None
+) -> dict[str, Subject]:
+    """What to time of a net, by engine: a torch net in `torch` and `onnxruntime`, an `OnnxNet` in `onnxruntime`.
+
+    A net that cannot be exported (torchao's kernels, an operator of its own) is timed in torch alone, and `notes` gets
+    the reason. example: x [2 or more, ...].
+    """
+    if isinstance(net, OnnxNet):
+        return {"onnxruntime": of_onnx(net.content, threads)}
+    subjects: dict[str, Subject] = {"torch": net.eval()}
+    if isinstance(net, Artifact):
+        return subjects
+    if any(is_traceable_wrapper_subclass(parameter) for parameter in net.parameters()):
+        reason = "its weights are quantized for torch"
+    else:
+        try:
+            return subjects | {"onnxruntime": of_onnx(to_onnx(net, example), threads)}
+        except UsageError as error:
+            reason = str(error)
+        except Exception as error:  # exported, but with a type that ONNX Runtime has no kernel for
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if notes is not None:
+        notes.append(f"not timed in ONNX Runtime: {reason}")
+    return subjects
+
+
+def of_onnx(content: bytes, threads: int = 1) -> Subject:
+    """A model.onnx in ONNX Runtime, from the tensor it is given to the array it returns."""
+    running = session(content, threads)
+    return lambda x: running.run(None, {INPUT: x.numpy()})
+
+
+def _rows_of(name: str, rows: Mapping[Any, Any]) -> Mapping[int, Tensor]:
+    own: Mapping[int, Tensor] = rows.get(name, {}) if all(isinstance(key, str) for key in rows) else rows
+    return own
+
+
+@contextlib.contextmanager
+def _undisturbed(threads: int) -> Iterator[None]:
+    """torch on so many threads, without gradients, and Python's garbage collection waits."""
+    before, collecting = torch.get_num_threads(), gc.isenabled()
+    gc.collect()
+    gc.disable()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)
+        if collecting:
+            gc.enable()
+
+
+def _take_turns(
+    turns: Mapping[str, tuple[Subject, Tensor]], calls: int, seconds: float, turn: int
+) -> dict[str, list[float]]:
+    """Seconds of each call. The order changes from round to round: a neighbour's weights leave the caches cold.
+
+    On several threads a turn is of several calls after a pause and one that does not count, for an engine's threads
+    go on spinning for some milliseconds and would take the cores from the next one.
+    """
+    for subject, x in turns.values():
+        _warm_up(subject, x, seconds / 4)
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    spent = dict.fromkeys(turns, 0.0)
+    order = random.Random(0)
+    while left := [
+        name for name in turns if len(times[name]) < calls and (spent[name] < seconds or len(times[name]) < FEWEST)
+    ]:
+        order.shuffle(left)
+        for name in left:
+            subject, x = turns[name]
+            if turn > 1:
+                time.sleep(PAUSE_S)
+                subject(x)
+            for _ in range(min(turn, calls - len(times[name]))):
+                started = time.perf_counter()
+                subject(x)
+                took = time.perf_counter() - started
+                times[name].append(took)
+                spent[name] += took
+    return times
+
+
+def _warm_up(subject: Subject, x: Tensor, seconds: float) -> None:
+    """Two calls at least: the first one allocates, the second may still choose kernels."""
+    until = time.perf_counter() + seconds
+    for call in range(WARM_UP):
+        if call >= 2 and time.perf_counter() > until:
+            return
+        subject(x)
