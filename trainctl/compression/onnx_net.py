@@ -56,43 +56,61 @@ def session(content: bytes, threads: int, optimized: bool = True) -> Any:
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def to_onnx(net: nn.Module, example: Tensor) -> bytes:
+def to_onnx(net: nn.Module, example: Tensor, opset: int = OPSET) -> bytes:
     """The net in evaluation mode as ONNX with a free batch size; `example` is [2 or more, ...].
 
-    UsageError names the operator, and the layer where torch tells it, when the net cannot be exported.
+    UsageError names the operator and the layer when the net cannot be exported.
     """
-    if isinstance(net, OnnxNet):
-        return net.content
-    was_training = net.training
+    return net.content if isinstance(net, OnnxNet) else traced(net, (example,), (INPUT,), OUTPUT, opset)
+
+
+def traced(
+    module: nn.Module, examples: tuple[Tensor, ...], inputs: tuple[str, ...], output: str, opset: int = OPSET
+) -> bytes:
+    """As `to_onnx`, for a module of one output and any number of inputs; each example is [2 or more, ...]."""
+    was_training = module.training
     try:
         with quietly():
+            batch = torch.export.Dim("batch")
             program = torch.onnx.export(
-                net.eval(), (example,), dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
+                module.eval(), examples, dynamo=True, opset_version=opset, input_names=inputs, output_names=[output],
+                dynamic_shapes=tuple({0: batch} for _ in examples), verbose=False,
             )  # fmt: skip
+        assert program is not None
+        model = program.model_proto
+        if not all(value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.input):
+            raise ValueError("Constraints violated (batch): the exporter went on with the example's batch size")
     except Exception as error:
-        raise UsageError(f"the net cannot be exported to ONNX: {_reason(error)}") from error
+        from trainctl.compression.blame import reason
+
+        raise UsageError(f"the net cannot be exported to ONNX: {reason(error, module, examples)}") from error
     finally:
-        net.train(was_training)
-    assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+        module.train(was_training)
+    written = next(entry.version for entry in model.opset_import if not entry.domain)
+    if written != opset:
+        raise UsageError(f"the net cannot be written in opset {opset}, only in {written}; choose `opset={written}`")
+    without_places(model)
+    return bytes(model.SerializeToString())
+
+
+def without_places(model: Any) -> None:
+    """Take out where in which file on this machine each operator comes from; the layer's name stays."""
+    kept = ("namespace", "pkg.torch.onnx.name_scopes")
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
+        found = [entry for entry in part.metadata_props if entry.key in kept]
+        del part.metadata_props[:]
+        part.metadata_props.extend(found)
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """The exporter tells its progress on stdout and in warnings; a run does not."""
+    """The exporter tells its progress on stdout, its failures on stderr, and much in warnings; a run does not."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        aside = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(aside), contextlib.redirect_stderr(aside):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
