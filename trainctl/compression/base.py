@@ -125,6 +125,12 @@ def node_of(model: Node, step: Node) -> Node:
     return {"_target_": "trainctl.compression.compressed", "_recursive_": False, "net": net, "steps": [*steps, step]}
 
 
+def parent_of(model: Node) -> Node:
+    """The model node of the run that a compressed one was made from: without its last step."""
+    *steps, _ = model["steps"]
+    return {**model, "steps": steps} if steps else dict(model["net"])
+
+
 def is_compressed(model: Node) -> bool:
     """Whether a model node is one of `node_of`."""
     return model.get("_target_") == "trainctl.compression.compressed"

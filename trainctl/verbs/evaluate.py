@@ -25,7 +25,7 @@ from trainctl.metrics import slices, threshold
 from trainctl.run import files
 from trainctl.run.run import Run
 from trainctl.tasks.base import Task
-from trainctl.verbs import findings, inference, restore
+from trainctl.verbs import findings, inference, restore, versus_parent
 from trainctl.verbs.forward import forward
 from trainctl.verbs.job import Job, Outcome
 
@@ -90,12 +90,19 @@ def evaluate(job: Job) -> Outcome:
     if isinstance(cut, str):
         objective, cut = cut, threshold.best(*_validation(trainer, task, source, job, data, options), cut)
         log.info("threshold: %.4g, the best of val by %s", cut, threshold.NAMES.get(objective, objective))
-    if options.new_file is not None:
-        measured = of_file(trainer, task, data, options.new_file, options.slices)
-    else:
-        measured = of_split(trainer, task, data, options.split, options.slices)
+    measured = _measured(trainer, task, data, options, options.slices)
+    parent = versus_parent.parent_task(source, job.run.config, task.spec, data)
+    beside = None if parent is None else _measured(trainer, parent, data, options).outputs
     job.clock("evaluate", started)
-    return _keep(job, source, options, task, measured, cut) if job.rank == 0 else Outcome({})
+    return _keep(job, source, options, task, measured, cut, beside) if job.rank == 0 else Outcome({})
+
+
+def _measured(
+    trainer: pl.Trainer, task: Task, data: Any, options: Options, columns: tuple[str, ...] = ()
+) -> Measured:
+    if options.new_file is not None:
+        return of_file(trainer, task, data, options.new_file, columns)
+    return of_split(trainer, task, data, options.split, columns)
 
 
 def num_threads(run: Run, source: Run) -> int:
@@ -164,8 +171,10 @@ def _validation(
     return found.outputs, found.y
 
 
-def _keep(job: Job, source: Run, options: Options, task: Task, measured: Measured, cut: float | None) -> Outcome:
-    """Figures, files and sentences of what was measured."""
+def _keep(
+    job: Job, source: Run, options: Options, task: Task, measured: Measured, cut: float | None, beside: Tensor | None
+) -> Outcome:
+    """Figures, files and sentences of what was measured; `beside`: what the parent of a compressed run predicts."""
     started = time.perf_counter()
 
     def report(outputs: Tensor, y: Tensor) -> metrics.Report:
@@ -186,6 +195,12 @@ def _keep(job: Job, source: Run, options: Options, task: Task, measured: Measure
         "resamples": whole.resamples,
         "gaps": {name: part["gaps"] for name, part in by.items()},
     }
+    if beside is not None:
+        pair = (beside, measured.outputs)
+        fields["versus_parent"] = versus_parent.compared(
+            pair, measured.y, task.spec, options.bootstrap, options.seed, cut
+        )
+        log.info("%s", versus_parent.told(fields["versus_parent"], task.spec))
     fields |= _look(job, source, options, whole.warnings)
     log.info("%s: %d rows", options.new_file or options.split, whole.rows)
     for name, part in by.items():
@@ -195,7 +210,9 @@ def _keep(job: Job, source: Run, options: Options, task: Task, measured: Measure
     job.run.update(**fields)  # the report reads them
     job.clock("measure", started)
     stage = options.split
-    figures = {"loss": measured.loss, **whole.metrics}
+    figures: dict[str, float | None] = {"loss": measured.loss, **whole.metrics}
+    if beside is not None:
+        figures["agreement"] = fields["versus_parent"]["agreement"]
     return Outcome(
         {f"{stage}/{name}": value for name, value in figures.items()},
         {f"{stage}/{name}": interval for name, interval in whole.intervals.items()},

@@ -102,7 +102,7 @@ class Parent:
         assert rows.y is not None
         generator = torch.Generator().manual_seed(self.config["seed"])
         order = torch.randperm(len(rows), generator=generator) if shuffled else torch.arange(len(rows))
-        for part in order.split(size):
+        for part in torch.split(order, size):
             yield self.task.inputs(rows.x.index_select(0, part)), rows.y[part]
 
     def _foreign(self, loader: Iterable[Any]) -> Iterator[Batch]:

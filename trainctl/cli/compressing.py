@@ -1,0 +1,111 @@
+"""The commands that make a run smaller and faster: `prune`, `quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainctl.budgets import Budget
+from trainctl.cli import commands, console, render, render_compression
+from trainctl.cli.app import app
+from trainctl.cli.following import next_commands
+from trainctl.cli.options import (
+    RUNS,
+    ConfigDir,
+    Json,
+    Overrides,
+    Quiet,
+    RunName,
+    RunsDir,
+    Traceback,
+    Trust,
+    Verbose,
+)
+from trainctl.errors import GateError, RunError
+from trainctl.run import files
+from trainctl.run.run import Run
+
+MaxDrop = Annotated[float | None, typer.Option(help="How far the objective may fall on val, e.g. 0.005")]
+Target = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=Nx", help="bytes, latency, macs or parameters at least N times less")
+]
+MaxLatency = Annotated[str | None, typer.Option(metavar="TIME", help="A call takes no longer, e.g. 1ms")]
+
+
+@app.command()
+def prune(
+    run: RunName,
+    overrides: Overrides = None,
+    max_drop: MaxDrop = None,
+    target: Target = None,
+    max_latency: MaxLatency = None,
+    trust: Trust = None,
+    runs_dir: RunsDir = RUNS,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    traceback: Traceback = False,
+) -> int:
+    """Remove weights, channels or blocks of a run's net: compressor=channels compressor.amount=0.5."""
+    budget = Budget.parse(max_drop, target or [], max_latency)
+    return _compressed("prune", run, overrides, budget, trust, runs_dir, config_dir, as_json, quiet)
+
+
+@app.command()
+def quantize(
+    run: RunName,
+    overrides: Overrides = None,
+    max_drop: MaxDrop = None,
+    target: Target = None,
+    max_latency: MaxLatency = None,
+    trust: Trust = None,
+    runs_dir: RunsDir = RUNS,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    traceback: Traceback = False,
+) -> int:
+    """Store and compute a run's net in fewer bits: compressor=int8_static."""
+    budget = Budget.parse(max_drop, target or [], max_latency)
+    return _compressed("quantize", run, overrides, budget, trust, runs_dir, config_dir, as_json, quiet)
+
+
+def _compressed(
+    verb: str, name: str, overrides: list[str] | None, budget: Budget, trust: list[str] | None, runs_dir: Path,
+    config_dir: Path | None, as_json: bool, quiet: bool,
+) -> int:  # fmt: skip
+    from trainctl import launch
+
+    folder = None if config_dir is None else str(config_dir)
+    arguments = {"budget": budget.to_dict()}
+    options = launch.Options(str(runs_dir), folder, trust or [], quiet, arguments=arguments)
+    source = commands.with_weights(launch.opened(runs_dir, name, launch.MODEL_VERBS))
+    refuse(source, verb)
+    run = launch.start(verb, list(overrides or []), options, source)
+    content = files.read_json(run.path / "compression.json")
+    if as_json:
+        console.emit_json({**render.run_json(run), "compression": content})
+    else:
+        console.emit(*render_compression.table(content), *render.run_summary(run, next_commands(run)))
+    missed = (content.get("gate") or {}).get("missed") or []
+    if missed:
+        shown = files.shown(run.path)
+        raise GateError(f"the budget is not met: {'; '.join(missed)}; the closest point is kept in `{shown}`")
+    return 0
+
+
+def refuse(source: Run, verb: str) -> None:
+    """RunError for a run that did not end well, or that is quantized already."""
+    shown = files.shown(source.path)
+    if source.status != "completed":
+        state = {"running": "is still running", "failed": "failed", "stopped": "was stopped"}.get(source.status, "died")
+        way = f"resume it with `trainctl train --resume {shown}`" if source.verb == "train" else "make it again"
+        raise RunError(f"`{shown}` {state}; `{verb}` needs a completed run" + ("" if state[:2] == "is" else f"; {way}"))
+    if source.verb == "quantize":
+        parent = f"`{files.shown(source.parent)}`" if source.parent else "its parent"
+        first = f"prune {parent}, then quantize the result" if verb == "prune" else f"quantize {parent} in another way"
+        raise RunError(f"`{shown}` is quantized already, and integer weights cannot be changed further; {first}")

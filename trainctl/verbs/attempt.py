@@ -1,0 +1,113 @@
+"""One setting of a compressor carried out on the parent's net: compressed and fine-tuned in turns, then finished."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from trainctl import build
+from trainctl.compression.base import Compressor
+from trainctl.data.base import Data
+from trainctl.errors import UsageError
+from trainctl.tasks.base import Task
+from trainctl.tasks.distillation import Distillation
+from trainctl.tasks.training import num_batches
+from trainctl.verbs import restore
+from trainctl.verbs.job import Job
+from trainctl.verbs.parent import Parent
+from trainctl.verbs.train import Fitting
+
+Node = dict[str, Any]
+
+
+@dataclass
+class Attempt:
+    """One setting of the compressor, carried out: `net` is what would ship, `value` its objective on val."""
+
+    settings: Node
+    compressor: Compressor
+    net: nn.Module
+    value: float
+    notes: list[str]
+    took_s: float
+
+
+def made(parent: Parent, settings: Node) -> Compressor:
+    """The compressor of the config with `settings` in place of its own; UsageError when it cannot do this net."""
+    job, node = parent.job, {**parent.config["compressor"], **settings}
+    compressor = build.component(node)
+    if not isinstance(compressor, Compressor):
+        raise UsageError(f"`{node.get('_target_')}` is no compressor; see `trainctl list compressor`")
+    if compressor.verb != job.run.verb:
+        raise UsageError(f"`{_name(node)}` is a compressor of `trainctl {compressor.verb}`; use that verb")
+    estimator = getattr(parent.net, "estimator", False)
+    if estimator and not compressor.estimators:
+        kind = type(parent.net).__name__
+        raise UsageError(
+            f"`compressor={_name(node)}` is for nets, and the run's {kind} is an estimator without weights to "
+            f"{compressor.verb}; prune it with `trainctl prune RUN compressor=trees`"
+        )
+    refusal = compressor.refusal(parent.net, parent.task.spec)
+    if refusal is not None:
+        raise UsageError(refusal)
+    return compressor
+
+
+def attempt(parent: Parent, settings: Node, trained: bool = True) -> Attempt:
+    """Carry out one setting of the compressor; `trained` False leaves the fine-tuning out."""
+    started = time.perf_counter()
+    compressor = made(parent, settings)
+    trains = trained and compressor.trains and bool(parent.config.get("finetune", True))
+    context = parent.context(_steps(parent, compressor) if trains else 0)
+    net = copy.deepcopy(parent.net)
+    for turn in range(compressor.rounds):
+        net = compressor.compress(net, context, turn)
+        if trains:
+            net = fine_tuned(parent, net, compressor.rounds, last=turn == compressor.rounds - 1)
+    net = compressor.finish(net.eval(), context).eval()
+    return Attempt(settings, compressor, net, parent.value(net), context.notes, time.perf_counter() - started)
+
+
+def fine_tuned(parent: Parent, net: nn.Module, rounds: int, last: bool) -> nn.Module:
+    """The net after a share of the run's training; after the last round with the weights of its best epoch.
+
+    A round before the last goes to its end and keeps its last weights: what it is worth shows after the next one.
+    """
+    run, data = parent.job.run, parent.data
+    config = {**parent.config, "trainer": {**parent.config["trainer"], "max_epochs": _epochs(parent, rounds)}}
+    if not last:
+        config["callbacks"] = {}
+    job = Job(run, parent.job.source, quiet=parent.job.quiet, trains=config)
+    run.cut_metrics(0)
+    task = build.task(config, parent.task.spec, data, fit=True)
+    assert isinstance(task, Task)
+    task.net = net.train()  # Lightning keeps the mode that it finds
+    if config.get("distill"):
+        task.distillation = Distillation(copy.deepcopy(parent.net))
+    fitting = Fitting.make(job, task, data)
+    fitting.fit(job, task, data)
+    if last:
+        restore.load_best(task, run)
+    parent.job.timing |= {key: parent.job.timing.get(key, 0.0) + value for key, value in job.timing.items()}
+    return task.cpu().net
+
+
+def _epochs(parent: Parent, rounds: int) -> int:
+    """Epochs of one round: an equal share of the run's."""
+    return max(1, -(-int(parent.config["trainer"]["max_epochs"]) // rounds))
+
+
+def _steps(parent: Parent, compressor: Compressor) -> int:
+    """Optimizer steps of one round of fine-tuning."""
+    data, every = parent.data, int(parent.config["trainer"].get("accumulate_grad_batches", 1))
+    loader = data.loader("train", train=True) if isinstance(data, Data) else data.train_dataloader()
+    return -(-num_batches(loader) // every) * _epochs(parent, compressor.rounds)
+
+
+def _name(node: Node) -> str:
+    """What one types for a compressor: the name of its module."""
+    return str(node.get("_target_", "")).split(".")[-2]

@@ -1,0 +1,144 @@
+"""The setting of a compressor that keeps to a budget.
+
+Settings go from gentle to hard. Size and speed can be judged without training, so for a target the gentlest setting
+that reaches it is looked for first; how far the objective falls shows only after fine-tuning, so for `--max-drop`
+alone the hardest setting that keeps to it is found by halving. What a method's settings cost is taken to grow.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from trainctl.budgets import Budget
+from trainctl.compression import latency
+from trainctl.compression.base import Artifact, Compressor
+from trainctl.compression.cost import macs
+from trainctl.compression.tensors import flatten
+from trainctl.verbs.attempt import Attempt, Node, attempt
+from trainctl.verbs.parent import Parent
+
+log = logging.getLogger("trainctl")
+
+
+@dataclass
+class Found:
+    """The attempt that was chosen, what of the budget it misses, and a line per setting that was tried."""
+
+    attempt: Attempt
+    missed: list[str]
+    tried: list[Node] = field(default_factory=list)
+
+
+def search(parent: Parent, compressor: Compressor) -> Found:
+    """One attempt without a budget, or with a setting given by hand; else the best that the search finds."""
+    budget = Budget.from_dict(parent.job.arguments.get("budget"))
+    words = [str(word).lstrip("+") for word in parent.job.run.record.get("overrides", [])]
+    by_hand = any(word.startswith("compressor.") for word in words)
+    settings = [] if by_hand or not budget else compressor.candidates(parent.net, parent.context(0))
+    judge = Judge(parent, budget)
+    if not settings:
+        return judge.found(attempt(parent, {}))
+    if budget.targets or budget.max_latency_ms is not None:
+        return judge.found(attempt(parent, gentlest_small_enough(judge, settings)))
+    return hardest_good_enough(judge, settings)
+
+
+@dataclass
+class Judge:
+    """Measures attempts against a budget, and remembers them."""
+
+    parent: Parent
+    budget: Budget
+    tried: list[Node] = field(default_factory=list)
+
+    def found(self, made: Attempt) -> Found:
+        """The attempt with all that it misses."""
+        return Found(made, self.misses(made, with_drop=True), self.tried)
+
+    def misses(self, made: Attempt, with_drop: bool) -> list[str]:
+        """What the attempt fails; `with_drop` False leaves out the objective, for a net that was not fine-tuned."""
+        figures = self.figures(made.net)
+        if with_drop:
+            figures["drop"] = self.parent.objective.drop(self.parent.value(self.parent.net), made.value)
+        budget = self.budget if with_drop else Budget(None, self.budget.targets, self.budget.max_latency_ms)
+        missed = budget.misses(figures)
+        self.tried.append({"settings": made.settings, **figures, "missed": missed, "took_s": round(made.took_s, 2)})
+        if self.budget:
+            told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            log.info("tried %s: %s%s", _text(made.settings), told, "" if missed else "; within the budget")
+        return missed
+
+    def figures(self, net: nn.Module) -> dict[str, float]:
+        """Times smaller and faster than the parent's net; `latency_ms` of a call where the budget asks for it."""
+        parent, example = self.parent, self.parent.context(0).example
+        found = {"bytes": weight_bytes(parent.net) / max(1, weight_bytes(net))}
+        if not isinstance(net, Artifact):
+            found["parameters"] = _parameters(parent.net) / max(1, _parameters(net))
+            found["macs"] = macs(parent.net, example) / max(1, macs(net, example))
+        if self.budget.needs_speed:
+            found |= self.speed(net)
+        return found
+
+    def speed(self, net: nn.Module) -> dict[str, float]:
+        """Both nets as they would be run, timed in turns."""
+        options, threads = self.parent.config["measure"], self.parent.config["trainer"]["threads"]
+        rows = int(options["batch"])
+        x = self.parent.calibration[:rows]
+        nets = {"parent": self.parent.net, "net": net}
+        subjects = {name: _fastest(latency.subjects_of(one, x, threads)) for name, one in nets.items()}
+        timed = latency.latency(subjects, {rows: x}, int(options["calls"]), threads, float(options["seconds"]))
+        before, after = (timed[name][rows]["median_ms"] for name in nets)
+        return {"latency": before / after, "latency_ms": after}
+
+
+def gentlest_small_enough(judge: Judge, settings: list[Node]) -> Node:
+    """The first setting that meets the targets, without training; the last one when none does."""
+    low, high = 0, len(settings) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if judge.misses(attempt(judge.parent, settings[middle], trained=False), with_drop=False):
+            low = middle + 1
+        else:
+            high = middle
+    return settings[low]
+
+
+def hardest_good_enough(judge: Judge, settings: list[Node]) -> Found:
+    """The last setting whose drop is within the budget; the first one, with what it misses, when none is."""
+    best: Found | None = None
+    low, high = 0, len(settings) - 1
+    while low <= high:
+        middle = (low + high) // 2
+        found = judge.found(attempt(judge.parent, settings[middle]))
+        if found.missed:
+            high = middle - 1
+        else:
+            best, low = found, middle + 1
+    if best is not None:
+        return best
+    return found if middle == 0 else judge.found(attempt(judge.parent, settings[0]))
+
+
+def weight_bytes(net: nn.Module) -> int:
+    """Bytes of what would be written: the tensors of the state, or an artifact's file."""
+    if isinstance(net, Artifact):
+        return len(net.content)
+    return sum(tensor.nbytes for tensor in flatten(net.state_dict()).values())
+
+
+def _parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def _fastest(subjects: dict[str, Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """ONNX Runtime where the net runs on it."""
+    return subjects.get("onnxruntime") or subjects["torch"]
+
+
+def _text(settings: Node) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items()) or "the settings given"

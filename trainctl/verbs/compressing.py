@@ -1,0 +1,40 @@
+"""What `prune` and `quantize` do: compress the parent's net, fine-tune it, measure both, write a run like any other.
+
+Without a budget there is one `Attempt`, else as many as the search needs. The run is written from the best of them,
+read back as `evaluate` would, and measured in that form.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+
+from trainctl.compression.base import node_of
+from trainctl.verbs import budget_search, compression_record, restore
+from trainctl.verbs.attempt import Attempt, made
+from trainctl.verbs.job import Job, Outcome
+from trainctl.verbs.parent import Parent
+
+
+def compress(job: Job) -> Outcome:
+    """The verb: see the module's first lines."""
+    started = time.perf_counter()
+    parent = Parent.restore(job)
+    compressor = made(parent, {})  # refused before any work
+    job.clock("setup", started)
+    started = time.perf_counter()
+    found = budget_search.search(parent, compressor)
+    job.clock("compress", started)
+    keep(parent, found.attempt)
+    return compression_record.write(parent, found)
+
+
+def keep(parent: Parent, chosen: Attempt) -> None:
+    """Write the chosen net and the config that rebuilds it; from here on the directory can be evaluated."""
+    run, config = parent.job.run, parent.job.run.config
+    step = {**config["compressor"], **chosen.settings, "plan": chosen.compressor.plan}
+    shell = copy.copy(parent.task)
+    shell._modules = {**parent.task._modules, "net": chosen.net}
+    restore.save_weights(shell, run.path / restore.WEIGHTS)
+    run.rewrite_config({**config, "model": node_of(config["model"], step)})
+    run.seal()

@@ -1,0 +1,162 @@
+"""What prune and quantize leave behind: both nets measured on the same rows and machine, and compression.json.
+
+The child is read back from its own files, as `evaluate` reads it: what is printed is what ships.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+
+from trainctl import build, metrics
+from trainctl.budgets import Budget
+from trainctl.compression import latency, measure
+from trainctl.compression.base import Artifact
+from trainctl.compression.measure import Figures, Score
+from trainctl.metrics.paired import agreement, paired_difference
+from trainctl.run import files
+from trainctl.run.run import Run
+from trainctl.tasks.base import Task
+from trainctl.verbs import findings, inference, restore
+from trainctl.verbs.budget_search import Found
+from trainctl.verbs.job import Outcome
+from trainctl.verbs.parent import Parent
+
+log = logging.getLogger("trainctl")
+
+SPLITS = ("val", "test")
+BATCHES = (1, 64)
+RECORD = "compression.json"
+
+
+def write(parent: Parent, found: Found) -> Outcome:
+    """Measure parent and child, write compression.json, and say how the run ends."""
+    started = time.perf_counter()
+    job, run, source = parent.job, parent.job.run, parent.job.source
+    assert source is not None
+    config = as_evaluated(parent.config | {"model": run.config["model"]})
+    child = build.task(config, parent.task.spec, parent.data)
+    assert isinstance(child, Task)
+    restore.load_weights(child.eval(), run)
+    trainer = build.trainer(config, run.path)
+    notes = list(found.attempt.notes)
+    before, after = figures(parent, child.net, source, notes)
+    outputs, losses = {}, {}
+    for split in SPLITS:
+        outputs[split] = outputs_of_both(parent, child, trainer, split)
+        losses[f"{split}/loss"] = float(trainer.callback_metrics["test/loss"])
+    scored = {split: scores(parent, *outputs[split], before, after, split) for split in SPLITS}
+    source.count_test_look(by=run.name)
+    content = record(parent, found, before, after, notes)
+    files.write_json(run.path / RECORD, content)
+    kept = findings.keep(run.path, scored["test"], outputs["test"][1], outputs["test"][2], child.spec)
+    job.clock("measure", started)
+    for sentence in notes:
+        log.debug("%s", sentence)
+    named: dict[str, float | None] = {**losses}
+    named |= {f"{split}/{name}": value for split in SPLITS for name, value in scored[split].metrics.items()}
+    intervals = {f"{split}/{name}": span for split in SPLITS for name, span in scored[split].intervals.items()}
+    artifact = child.net.file if isinstance(child.net, Artifact) else restore.WEIGHTS
+    fields = {"gate": content["gate"], "monitor": f"val/{parent.objective.name}", "method": content["method"]}
+    return Outcome(named, intervals, {"weights": artifact, "compression": RECORD, **kept}, fields)
+
+
+def as_evaluated(config: dict[str, Any]) -> dict[str, Any]:
+    """The config that `evaluate` would use: full precision, every row, on one device."""
+    plain = {"precision": "32-true", "limit_batches": None, "devices": 1, "strategy": "auto", "deterministic": False}
+    return {**config, "trainer": {**config["trainer"], **plain, "profiler": None}}
+
+
+def figures(parent: Parent, child: nn.Module, source: Run, notes: list[str]) -> tuple[Figures, Figures]:
+    """Size and speed of both nets, the speeds in turns."""
+    run, threads = parent.job.run, int(parent.config["trainer"]["threads"])
+    example, options = parent.calibration[:2], parent.config["measure"]
+    found = []
+    for net, owner in ((parent.net, source), (child, run)):
+        artifact = owner.path / (net.file if isinstance(net, Artifact) else restore.WEIGHTS)
+        found.append(measure.static(net, example, [artifact], float_net=_float_net(parent, net)))
+    timed: dict[str, latency.Subject] = {}
+    for name, net in (("before", parent.net), ("after", child)):
+        for engine, subject in latency.subjects_of(net, example, threads, notes).items():
+            timed[f"{name} {engine}"] = subject
+    rows = {batch: _exactly(parent.calibration, batch) for batch in BATCHES}
+    times = latency.latency(timed, rows, int(options["calls"]), threads, float(options["seconds"]))
+    for name, one in zip(("before", "after"), found, strict=True):
+        one["latency"] = {
+            subject.partition(" ")[2]: {str(batch): part["median_ms"] for batch, part in by_batch.items()}
+            for subject, by_batch in times.items()
+            if subject.startswith(name)
+        }
+    return found[0], found[1]
+
+
+def _float_net(parent: Parent, net: nn.Module) -> nn.Module | None:
+    """Whose multiply-adds a quantized net has: its parent's, since only numbers are stored in another way."""
+    return parent.net if parent.job.run.verb == "quantize" else None
+
+
+def _exactly(x: Tensor, rows: int) -> Tensor:
+    """`rows` rows, repeated where there are fewer."""
+    return x.repeat(-(-rows // len(x)), *[1] * (x.ndim - 1))[:rows]
+
+
+def outputs_of_both(parent: Parent, child: Task, trainer: pl.Trainer, split: str) -> tuple[Tensor, Tensor, Tensor]:
+    """What parent and child predict for a split, and what is true."""
+    data, keeps = parent.data, getattr(parent.data, "limit_batches", None)
+    if hasattr(data, "limit_batches"):
+        data.limit_batches = None
+    before, y = inference.outputs(trainer, parent.task, data, split)
+    after, _ = inference.outputs(trainer, child, data, split)
+    if hasattr(data, "limit_batches"):
+        data.limit_batches = keeps
+    return before, after, y
+
+
+def scores(
+    parent: Parent, one: Tensor, other: Tensor, y: Tensor, before: Figures, after: Figures, split: str
+) -> metrics.Report:
+    """The child's report on a split; what the record says of both is put into their figures."""
+    options, seed, name = parent.config["measure"], parent.config["seed"], parent.objective.name
+    resamples, spec = int(options["bootstrap"]), parent.task.spec
+    reports = [metrics.evaluate_outputs(outputs, y, spec, resamples, seed) for outputs in (one, other)]
+    shown = name if name in reports[0].metrics else ("log_loss" if spec.target == "class" else "mse")
+    for into, report in zip((before, after), reports, strict=True):
+        into["objective"] = shown
+        interval = report.intervals.get(shown)
+        into.setdefault("scores", {})[split] = Score(
+            value=report.metrics[shown], interval=None if interval is None else list(interval)
+        )
+    same = agreement(one, other, spec)
+    if same is not None:
+        after.setdefault("agreement", {})[split] = same
+    value, interval = paired_difference(shown, one, other, y, spec, resamples, seed)
+    span = None if interval is None else list(interval)
+    after.setdefault("difference", {})[split] = Score(value=value, interval=span)
+    return reports[1]
+
+
+def record(parent: Parent, found: Found, before: Figures, after: Figures, notes: list[str]) -> dict[str, Any]:
+    """compression.json."""
+    job, chosen = parent.job, found.attempt
+    node = {**parent.config["compressor"], **chosen.settings}
+    budget = Budget.from_dict(job.arguments.get("budget"))
+    return {
+        "schema": 1,
+        "verb": job.run.verb,
+        "method": str(node["_target_"]).split(".")[-2],
+        "settings": {key: value for key, value in node.items() if key != "_target_"},
+        "parent": job.run.record.get("parent"),
+        "masked": chosen.compressor.masks,
+        "threads": parent.config["trainer"]["threads"],
+        "before": before,
+        "after": after,
+        "ratio": measure.comparison(before, after),
+        "notes": notes,
+        "tried": found.tried,
+        "gate": {"budget": budget.to_dict(), "missed": found.missed} if budget else None,
+        "took_s": round(chosen.took_s, 3),
+    }
