@@ -11,6 +11,7 @@ import torch
 
 from trainctl.errors import UsageError
 from trainctl.tasks.base import Task
+from trainctl.tasks.estimator import is_estimator
 from trainctl.tasks.training import is_single
 
 LOW, HIGH, STEPS, SMOOTHING = 1e-6, 1.0, 120, 0.9
@@ -34,6 +35,8 @@ def find(task: Task, loader: Any, make_optimizer: Any, seed: int) -> LrRange:
 
     The rate taken is a third of the one where the smoothed loss falls steepest. UsageError when it never falls.
     """
+    if is_estimator(task.net):
+        raise UsageError("`optimizer.lr=auto` is for nets that are trained step by step; an estimator has no rate")
     trial = copy.deepcopy(task).train()
     torch.manual_seed(seed)
     optimizer = make_optimizer(trial.net, LOW)

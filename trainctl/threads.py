@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from trainctl.tasks.base import Task
+from trainctl.tasks.estimator import is_estimator
 
 ROUNDS = 5
 SMALL_STEP_S = 0.002  # below it a second thread gains less than its barriers cost when a core is shared
@@ -40,12 +41,12 @@ def allowed_cores() -> int:
 
 
 def choose(task: Task, batch: tuple[Tensor, Tensor], cores: int | None = None) -> int:
-    """The fastest thread count, at most `cores`, for a training step of `task` on `batch`.
+    """The fastest thread count, at most `cores`, for a training step of `task` on `batch`; 1 for an estimator.
 
     Leaves weights and random state alone.
     """
     cores = cores or allowed_cores()
-    if cores == 1:
+    if cores == 1 or is_estimator(task.net):  # which has no step
         return 1
     # keep what the trial steps would disturb
     state = torch.get_rng_state()

@@ -22,6 +22,7 @@ SMALLER = {
     "mlp": ("model.hidden_dims=[8]",),
     "resmlp": ("model.width=8",),
     "lstm": ("model.hidden_dim=4",),
+    "forest": ("model.num_trees=3",),
 }
 
 

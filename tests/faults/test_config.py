@@ -108,8 +108,8 @@ LATE = {
         "`task=auto`, or set `data.target_kind=number`"
     ),
     "model=cnn": (
-        "model=cnn needs images, but the data are a table; use model=linear, model=mlp, model=resmlp or "
-        "model=transformer"
+        "model=cnn needs images, but the data are a table; use model=linear, model=mlp, model=resmlp, "
+        "model=transformer, model=tree or model=forest"
     ),
     "data.rows=0": "`data.rows` is 0; it must be a whole number of 1 or more",
 }

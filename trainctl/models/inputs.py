@@ -17,7 +17,7 @@ from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError
 
 MODELS_FOR = {
-    "table": ("linear", "mlp", "resmlp", "transformer"),
+    "table": ("linear", "mlp", "resmlp", "transformer", "tree", "forest"),
     "image": ("linear", "mlp", "resmlp", "cnn", "resnet", "transformer"),
     "sequence": ("linear", "mlp", "resmlp", "lstm", "transformer"),
 }

@@ -25,6 +25,7 @@ from trainctl.stacked.settings import Settings
 from trainctl.stacked.vmapped import stacked_net
 from trainctl.stacked.weights import Weights
 from trainctl.tasks.base import Task
+from trainctl.tasks.estimator import is_estimator
 
 
 @dataclass
@@ -45,6 +46,8 @@ class StackedTrainer:
     def __init__(self, members: Sequence[Member], device: torch.device, max_epochs: int) -> None:
         self.members, self.device = list(members), device
         tasks = [m.task for m in members]
+        if is_estimator(tasks[0].net):
+            raise Unstackable(f"there is no stacked form of {type(tasks[0].net).__name__}")
         options = [task._options for task in tasks]
         alone = [option.optimizer(task.net) for option, task in zip(options, tasks, strict=True)]
         self.weights_ = Weights([task.net for task in tasks], alone, device)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError
-from trainctl.tasks.base import Task
+from trainctl.tasks.estimator import FitsEstimators
 from trainctl.tasks.training import Training
 
 
-class Classification(Task):
+class Classification(FitsEstimators):
     """Cross-entropy on logits [B, C]; targets are class indices [B], or probabilities [B, C] after mixup.
 
     `class_weights`: null, `balanced` (inverse frequency in train, mean 1) or one weight per class.
@@ -38,6 +38,8 @@ class Classification(Task):
             )
         super().__init__(net, spec, training, l1)
         self.label_smoothing = label_smoothing
+        if training is not None:
+            self.refuse_for_estimator(**{"task.label_smoothing": label_smoothing})
         weights = self._weights(class_weights, class_counts)
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -56,6 +58,10 @@ class Classification(Task):
                 f"`task.class_weights` must be null, balanced or {len(self.spec.classes)} numbers, got {given!r}"
             )
         return torch.tensor([float(w) for w in given])
+
+    def row_weights(self, y: Tensor) -> Tensor | None:
+        """The weight of each row's class [N]."""
+        return self.class_weights[y] if isinstance(self.class_weights, Tensor) else None
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy; smoothing and class weights act in training only, so val/loss stays comparable."""

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError
-from trainctl.tasks.base import Task
+from trainctl.tasks.estimator import FitsEstimators
 from trainctl.tasks.training import Training
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 
 
-class Regression(Task):
+class Regression(FitsEstimators):
     """Mean squared, absolute or Huber loss of the standardised target; output [B, 1], y [B]."""
 
     def __init__(
@@ -36,10 +36,16 @@ class Regression(Task):
         if loss not in LOSSES:
             raise UsageError(f"`task.loss` must be one of {', '.join(LOSSES)} for a number, got {loss!r}")
         self._loss = LOSSES[loss]
+        if training is not None and loss != "mse":
+            self.refuse_for_estimator(**{"task.loss": loss})
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Mean loss on the standardised scale, so learning rates do not depend on the user's unit."""
-        return self._loss(output.squeeze(-1), (y - self.spec.target_mean) / self.spec.target_std)
+        return self._loss(output.squeeze(-1), self.target(y))
+
+    def target(self, y: Tensor) -> Tensor:
+        """y on the standardised scale."""
+        return (y - self.spec.target_mean) / self.spec.target_std
 
     def predict_outputs(self, output: Tensor) -> Tensor:
         """Values [N] in the user's unit."""

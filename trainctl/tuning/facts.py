@@ -77,10 +77,14 @@ def _batches(data: Any, config: dict[str, Any]) -> int:
 
 
 def _step_seconds(task: Any, data: Any, config: dict[str, Any]) -> float | None:
-    """Seconds of a training step on the CPU; None for a task on a GPU, whose steps are another machine's."""
+    """Seconds of a training step on the CPU; None for a task on a GPU, whose steps are another machine's, and for an
+    estimator, which makes none."""
     from trainctl import build
     from trainctl.check import machine
+    from trainctl.tasks.estimator import is_estimator
 
+    if is_estimator(task.net):
+        return None
     accelerator = config["trainer"].get("accelerator", "auto")
     if accelerator not in ("cpu", "auto") or (accelerator == "auto" and machine.gpus()):
         return None

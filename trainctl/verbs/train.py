@@ -24,6 +24,7 @@ from trainctl.errors import DivergedError, RunError, Stopped, TrainctlError, Usa
 from trainctl.run import checkpoints, failures
 from trainctl.run.run import Run
 from trainctl.tasks.base import Task
+from trainctl.tasks.estimator import is_estimator
 from trainctl.tasks.gather import chosen_by_first, ranks
 from trainctl.tasks.sharding import Sharded
 from trainctl.verbs import findings, first_rows, inference, restore
@@ -75,7 +76,8 @@ class Fitting:
         """Trainer, callbacks and loggers of the run's config."""
         run, config = job.run, job.config
         monitor, mode = monitored(config, task)
-        show = Show(config["trainer"].get("max_epochs"), monitor, job.quiet)
+        epochs = 1 if is_estimator(task) else config["trainer"].get("max_epochs")
+        show = Show(epochs, monitor, job.quiet)
         loggers = build.loggers(config, run.path)
         # a foreign module logs for itself
         writers = [into(logger) for logger in loggers] if isinstance(task, Task) else []
