@@ -73,14 +73,28 @@ class Options:
 def start(verb: str, overrides: Sequence[str], options: Options, source: Run | None = None) -> Run:
     """Run `verb` on a new run directory; returns the finished run. `source` is the run that the verb reads."""
     started = time.perf_counter()
+    content = prepared(verb, overrides, options, source)
+    with directory.claimed(Path(options.runs_dir), verb) as path:
+        return begin(path, verb, content, overrides, options, source, started)
+
+
+def prepared(verb: str, overrides: Sequence[str], options: Options, source: Run | None = None) -> dict[str, Any]:
+    """What config.yaml will hold; UsageError with all that is wrong, RunError for a source that is not trusted."""
     given = trusted_config(source, options) if source is not None else None
     config = composed(verb, overrides, options, given)
     checked(verb, plain(config), options)
-    content = yaml.safe_load(saved.dump(config))
-    with directory.claimed(Path(options.runs_dir), verb) as path:
-        run = Run.create(path, verb, content, list(overrides), parent=source.path if source else None)
-        with run.lock():
-            return carry_out(run, options, source, resume=False, started=started)
+    content: dict[str, Any] = yaml.safe_load(saved.dump(config))
+    return content
+
+
+def begin(
+    path: Path, verb: str, content: dict[str, Any], overrides: Sequence[str], options: Options,
+    source: Run | None = None, started: float | None = None,
+) -> Run:  # fmt: skip
+    """Carry out a prepared verb in a directory that is claimed; returns the finished run."""
+    run = Run.create(path, verb, content, list(overrides), parent=source.path if source else None)
+    with run.lock():
+        return carry_out(run, options, source, resume=False, started=started)
 
 
 def resume(run: Run, overrides: Sequence[str], options: Options) -> Run:

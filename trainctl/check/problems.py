@@ -88,7 +88,7 @@ def _missing_sections(verb: str, config: Mapping[str, Any]) -> Iterator[str]:
 
 def _unread_keys(verb: str, config: Mapping[str, Any]) -> Iterator[str]:
     """Keys of sections without a `_target_` that nothing reads: a typo in a file is as silent as it is wrong."""
-    for section in ("train", "trainer", "evaluate", "tune", "calibration", "measure"):
+    for section in ("train", "trainer", "evaluate", "tune", "calibration", "measure", "compress"):
         node = config.get(section)
         known = shipped_keys(verb, section) if isinstance(node, Mapping) else []
         for name in node or () if known else ():

@@ -1,14 +1,14 @@
-"""The commands that make a run smaller and faster: `prune`, `quantize`."""
+"""The commands that make a run smaller and faster: `prune`, `quantize`, `compress`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from trainctl.budgets import Budget
-from trainctl.cli import commands, console, render, render_compression
+from trainctl.cli import commands, console, render, render_compression, render_front
 from trainctl.cli.app import app
 from trainctl.cli.following import next_commands
 from trainctl.cli.options import (
@@ -74,6 +74,38 @@ def quantize(
     return _compressed("quantize", run, overrides, budget, trust, runs_dir, config_dir, as_json, quiet)
 
 
+@app.command()
+def compress(
+    run: RunName,
+    overrides: Overrides = None,
+    max_drop: MaxDrop = None,
+    target: Target = None,
+    max_latency: MaxLatency = None,
+    trust: Trust = None,
+    runs_dir: RunsDir = RUNS,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    traceback: Traceback = False,
+) -> int:
+    """Search over pruning and quantizing within a budget; its points are runs, the best are a Pareto front."""
+    from trainctl import compress as search
+    from trainctl import launch
+
+    budget = Budget.parse(max_drop, target or [], max_latency)
+    options = launch.Options(str(runs_dir), None if config_dir is None else str(config_dir), trust or [], quiet)
+    source = commands.with_weights(launch.opened(runs_dir, run, launch.MODEL_VERBS))
+    refuse(source, "compress")
+    made = search.compress(source, list(overrides or []), options, budget)
+    content = files.read_json(made.path / search.RECORD)
+    if as_json:
+        console.emit_json({**render.run_json(made), "compress": content})
+    else:
+        console.emit(*render_front.front(content), *render.run_summary(made, next_commands(made)))
+    return _judged(made, content)
+
+
 def _compressed(
     verb: str, name: str, overrides: list[str] | None, budget: Budget, trust: list[str] | None, runs_dir: Path,
     config_dir: Path | None, as_json: bool, quiet: bool,
@@ -91,6 +123,11 @@ def _compressed(
         console.emit_json({**render.run_json(run), "compression": content})
     else:
         console.emit(*render_compression.table(content), *render.run_summary(run, next_commands(run)))
+    return _judged(run, content)
+
+
+def _judged(run: Run, content: dict[str, Any]) -> int:
+    """0, or GateError with what of the budget was missed."""
     missed = (content.get("gate") or {}).get("missed") or []
     if missed:
         shown = files.shown(run.path)

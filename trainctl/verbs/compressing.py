@@ -35,6 +35,6 @@ def keep(parent: Parent, chosen: Attempt) -> None:
     step = {**config["compressor"], **chosen.settings, "plan": chosen.compressor.plan}
     shell = copy.copy(parent.task)
     shell._modules = {**parent.task._modules, "net": chosen.net}
-    restore.save_weights(shell, run.path / restore.WEIGHTS)
+    restore.save_weights(shell, run.path / restore.WEIGHTS, packed=bool(config.get("sparse")))
     run.rewrite_config({**config, "model": node_of(config["model"], step)})
     run.seal()

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from trainctl import build, metrics
 from trainctl.budgets import Budget
-from trainctl.compression import latency, measure
+from trainctl.compression import latency, measure, sparse
 from trainctl.compression.base import Artifact
+from trainctl.compression.footprint import footprint
 from trainctl.compression.measure import Figures, Score
 from trainctl.metrics.paired import agreement, paired_difference
 from trainctl.run import files
@@ -39,27 +41,28 @@ def write(parent: Parent, found: Found) -> Outcome:
     job, run, source = parent.job, parent.job.run, parent.job.source
     assert source is not None
     config = as_evaluated(parent.config | {"model": run.config["model"]})
-    child = build.task(config, parent.task.spec, parent.data)
-    assert isinstance(child, Task)
-    restore.load_weights(child.eval(), run)
+    child = as_shipped(parent, config, run)
     trainer = build.trainer(config, run.path)
     notes = list(found.attempt.notes)
     before, after = figures(parent, child.net, source, notes)
     outputs, losses = {}, {}
-    for split in SPLITS:
+    splits = SPLITS if config["measure"].get("test", True) else SPLITS[:1]
+    for split in splits:
         outputs[split] = outputs_of_both(parent, child, trainer, split)
         losses[f"{split}/loss"] = float(trainer.callback_metrics["test/loss"])
-    scored = {split: scores(parent, *outputs[split], before, after, split) for split in SPLITS}
-    source.count_test_look(by=run.name)
+    scored = {split: scores(parent, *outputs[split], before, after, split) for split in splits}
+    if "test" in splits:
+        source.count_test_look(by=run.name)
     content = record(parent, found, before, after, notes)
     files.write_json(run.path / RECORD, content)
-    kept = findings.keep(run.path, scored["test"], outputs["test"][1], outputs["test"][2], child.spec)
+    shown = splits[-1]
+    kept = findings.keep(run.path, scored[shown], outputs[shown][1], outputs[shown][2], child.spec)
     job.clock("measure", started)
     for sentence in notes:
         log.debug("%s", sentence)
     named: dict[str, float | None] = {**losses}
-    named |= {f"{split}/{name}": value for split in SPLITS for name, value in scored[split].metrics.items()}
-    intervals = {f"{split}/{name}": span for split in SPLITS for name, span in scored[split].intervals.items()}
+    named |= {f"{split}/{name}": value for split in splits for name, value in scored[split].metrics.items()}
+    intervals = {f"{split}/{name}": span for split in splits for name, span in scored[split].intervals.items()}
     artifact = child.net.file if isinstance(child.net, Artifact) else restore.WEIGHTS
     fields = {"gate": content["gate"], "monitor": f"val/{parent.objective.name}", "method": content["method"]}
     return Outcome(named, intervals, {"weights": artifact, "compression": RECORD, **kept}, fields)
@@ -71,19 +74,30 @@ def as_evaluated(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "trainer": {**config["trainer"], **plain, "profiler": None}}
 
 
+def as_shipped(parent: Parent, config: dict[str, Any], run: Run) -> Task:
+    """The task that a run's own files give."""
+    task = build.task(config, parent.task.spec, parent.data)
+    assert isinstance(task, Task)
+    restore.load_weights(task, run)
+    return task.eval()
+
+
 def figures(parent: Parent, child: nn.Module, source: Run, notes: list[str]) -> tuple[Figures, Figures]:
     """Size and speed of both nets, the speeds in turns."""
     run, threads = parent.job.run, int(parent.config["trainer"]["threads"])
     example, options = parent.calibration[:2], parent.config["measure"]
+    rows = {batch: _exactly(parent.calibration, batch) for batch in BATCHES}
     found = []
     for net, owner in ((parent.net, source), (child, run)):
         artifact = owner.path / (net.file if isinstance(net, Artifact) else restore.WEIGHTS)
-        found.append(measure.static(net, example, [artifact], float_net=_float_net(parent, net)))
+        one = measure.static(net, example, [artifact], float_net=_float_net(parent, net))
+        config = parent.config | {"model": run.config["model"] if net is child else parent.config["model"]}
+        taken = footprint(partial(_loaded, parent, config, owner), rows[BATCHES[-1]])
+        found.append(cast(Figures, {**one, **taken}))
     timed: dict[str, latency.Subject] = {}
     for name, net in (("before", parent.net), ("after", child)):
         for engine, subject in latency.subjects_of(net, example, threads, notes).items():
             timed[f"{name} {engine}"] = subject
-    rows = {batch: _exactly(parent.calibration, batch) for batch in BATCHES}
     times = latency.latency(timed, rows, int(options["calls"]), threads, float(options["seconds"]))
     for name, one in zip(("before", "after"), found, strict=True):
         one["latency"] = {
@@ -92,6 +106,10 @@ def figures(parent: Parent, child: nn.Module, source: Run, notes: list[str]) -> 
             if subject.startswith(name)
         }
     return found[0], found[1]
+
+
+def _loaded(parent: Parent, config: dict[str, Any], owner: Run) -> nn.Module:
+    return as_shipped(parent, config, owner).net
 
 
 def _float_net(parent: Parent, net: nn.Module) -> nn.Module | None:
@@ -139,6 +157,14 @@ def scores(
     return reports[1]
 
 
+def objective(parent: Parent, after: float) -> dict[str, Any]:
+    """What budgets are about: its name, and its value on val before and after."""
+    before = parent.value(parent.net)
+    drop: float | None = parent.objective.drop(before, after)
+    known = {"before": before, "after": after, "drop": drop}
+    return {"name": f"val/{parent.objective.name}", **{k: v if v == v else None for k, v in known.items()}}
+
+
 def record(parent: Parent, found: Found, before: Figures, after: Figures, notes: list[str]) -> dict[str, Any]:
     """compression.json."""
     job, chosen = parent.job, found.attempt
@@ -152,11 +178,13 @@ def record(parent: Parent, found: Found, before: Figures, after: Figures, notes:
         "parent": job.run.record.get("parent"),
         "masked": chosen.compressor.masks,
         "threads": parent.config["trainer"]["threads"],
+        "objective": objective(parent, chosen.value),
         "before": before,
         "after": after,
         "ratio": measure.comparison(before, after),
         "notes": notes,
         "tried": found.tried,
+        "sparse": sparse.measure(chosen.net.state_dict()) if chosen.compressor.masks else None,
         "gate": {"budget": budget.to_dict(), "missed": found.missed} if budget else None,
         "took_s": round(chosen.took_s, 3),
     }
