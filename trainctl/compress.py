@@ -1,0 +1,240 @@
+"""compress: a small search over pruning and quantizing, within a budget; every point is a run of its own.
+
+First a scan of how sensitive each layer is. Then the run itself is quantized, and pruned ones are: how much is pruned
+is found by halving, each point fine-tuned with the run as its teacher, until the time is used up. All points are
+measured side by side in the end; those that no other beats in accuracy, bytes and time at once are the Pareto front.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainctl import launch
+from trainctl.budgets import Budget
+from trainctl.durations import duration, seconds
+from trainctl.errors import TrainctlError
+from trainctl.run import directory, failures, files
+from trainctl.run.run import Run
+
+log = logging.getLogger("trainctl")
+
+RECORD = "compress.json"
+DEFAULT_DROP = 0.01  # without `--max-drop`
+LEAST_TIME_S = 60.0
+SENSITIVE, CHEAP = 20.0, 0.1  # a layer is kept whole when half of it costs 20 budgets and it is under a tenth of all
+Point = dict[str, Any]
+
+
+def compress(source: Run, overrides: Sequence[str], options: launch.Options, budget: Budget) -> Run:
+    """Search, and leave a run whose `trials/` are the points; compress.json has the front and the best of them."""
+    if budget.max_drop is None:
+        budget = Budget(DEFAULT_DROP, budget.targets, budget.max_latency_ms)
+    content = launch.prepared("compress", overrides, options, source)
+    with directory.claimed(Path(options.runs_dir), "compress") as path:
+        run = Run.create(path, "compress", content, list(overrides), parent=source.path)
+        with run.lock(), failures.recorded(run), launch.signals_raise():
+            Search(run, source, list(overrides), options, budget).run_all()
+    return run
+
+
+@dataclass
+class Search:
+    """One search: `points` are the child runs so far, each with what it is."""
+
+    run: Run
+    source: Run
+    overrides: list[str]
+    options: launch.Options
+    budget: Budget
+    points: list[tuple[Run, str]] = field(default_factory=list)
+    failed: list[Point] = field(default_factory=list)
+
+    def run_all(self) -> None:
+        """Scan, search, compare, and finish the record."""
+        started = time.perf_counter()
+        launch.user_code_importable(self.options)
+        launch.quieten()
+        rows, value = self._scan()
+        limit = self._time_limit()
+        log.info("searching for about %s", duration(limit))
+        self._quantize(self.source, "")
+        self._prune(started + limit, _kept_whole(rows, self.budget.max_drop or DEFAULT_DROP))
+        content = self._compared(rows, value)
+        content["took_s"] = round(time.perf_counter() - started, 1)
+        files.write_json(self.run.path / RECORD, content)
+        self._finish(content)
+
+    def _scan(self) -> tuple[list[Point], float]:
+        job = importlib.import_module("trainctl.verbs.job").Job(self.run, self.source, quiet=self.options.quiet)
+        rows, value = importlib.import_module("trainctl.verbs.sensitivity").scan(job)
+        for row in sorted(rows, key=lambda row: -row["drop"]["half"])[:5]:
+            told = ", ".join(f"{name} {drop:.4f}" for name, drop in row["drop"].items())
+            log.info("sensitivity of `%s` (%.0f %% of the weights): %s", row["layer"], 100 * row["share"], told)
+        return rows, value
+
+    def _time_limit(self) -> float:
+        asked = seconds(self.run.config["compress"].get("max_time"))
+        fitted = (self.source.record.get("timing") or {}).get("fit_s") or 0.0
+        return asked or max(LEAST_TIME_S, float(fitted))
+
+    def _quantize(self, parent: Run, made: str) -> Run | None:
+        """Quantize by each quantizer; returns the one that dropped least, for the search to go by."""
+        runs = []
+        for name in self.run.config["compress"]["quantizers"]:
+            child = self._child("quantize", parent, [f"compressor={name}"], f"{made}{', ' if made else ''}{name}")
+            runs += [child] if child is not None else []
+        return min(runs, key=_drop, default=None)
+
+    def _prune(self, deadline: float, whole: list[str]) -> None:
+        """Prune and quantize at shares of the multiply-adds found by halving, as long as there is time."""
+        amounts = sorted(self.run.config["compress"]["amounts"])
+        low, high, last = 0, len(amounts) - 1, 0.0
+        # halving ends with a point within the budget, where there is one
+        while low <= high and (not last or time.perf_counter() + last < deadline):
+            started = time.perf_counter()
+            middle = (low + high) // 2
+            words = self._pruning(amounts[middle], whole)
+            pruned = self._child("prune", self.source, words, f"channels {amounts[middle]:g} of the multiply-adds")
+            child = pruned and self._quantize(pruned, f"channels {amounts[middle]:g}")
+            worst = max((_drop_of(one, self.source) for one in (pruned, child) if one is not None), default=math.inf)
+            low, high = (middle + 1, high) if worst <= (self.budget.max_drop or 0.0) else (low, middle - 1)
+            last = time.perf_counter() - started
+
+    def _pruning(self, amount: float, whole: list[str]) -> list[str]:
+        epochs = self.run.config["compress"].get("epochs") or max(
+            1, -(-int(self.run.config["trainer"]["max_epochs"]) // 3)
+        )
+        ways = ["compressor=channels", "compressor.target=macs", "compressor.importance=taylor"]
+        ways += ["compressor.global_ranking=true", f"compressor.amount={amount}", "distill=true"]
+        ways += [f"compressor.exclude=[{','.join(whole)}]"] if whole else []
+        return [*ways, f"trainer.max_epochs={epochs}"]
+
+    def _child(self, verb: str, parent: Run, words: list[str], what: str) -> Run | None:
+        """One point; None, with the reason in the record, when it fails."""
+        number = len(self.points) + len(self.failed)
+        path = self.run.path / "trials" / str(number)
+        own = ("compress.", "trainer.max_epochs")
+        passed = [word for word in self.overrides if not word.lstrip("+").startswith(own)]
+        measure = [f"measure.{key}={value}" for key, value in self.run.config["measure"].items()]
+        given = [*words, *measure, *passed]
+        log.info("point %d: %s", number, what)
+        try:
+            content = launch.prepared(verb, given, self.options, parent)
+            path.mkdir(parents=True)
+            child = launch.begin(path, verb, content, given, self.options, parent)
+        except TrainctlError as error:
+            if error.exit_code >= 128:
+                raise
+            log.warning("point %d (%s) failed: %s", number, what, error)
+            self.failed.append({"point": number, "what": what, "error": str(error)})
+            return None
+        self.points.append((child, what))
+        return child
+
+    def _compared(self, rows: list[Point], value: float) -> dict[str, Any]:
+        """All points measured side by side, the front, the best within the budget, and what the closest one misses."""
+        runs = [self.source, *(run for run, _ in self.points)]
+        module, threads = importlib.import_module("trainctl.verbs.benchmark"), self.source.record.get("threads") or 1
+        options = self.run.config["measure"]
+        batches = tuple(sorted({1, 64, int(options["batch"])}))
+        found = module.benchmark(runs, module.Plan(batches, (threads,), options["calls"], options["seconds"]))["runs"]
+        drops = [0.0, *(_drop_of(run, self.source) for run, _ in self.points)]
+        texts = ["the run itself", *(what for _, what in self.points)]
+        batch = int(options["batch"])
+        first = _speeds(found[0], threads)
+        points = [
+            _point(number, run, what, drop, one, found[0], _speeds(one, threads), first, batch)
+            for number, (run, what, drop, one) in enumerate(zip(runs, texts, drops, found, strict=True))
+        ]
+        for point in points:
+            point["missed"] = self.budget.misses(point["figures"])
+            point["front"] = not any(_dominates(other, point) for other in points)
+        within = [point for point in points[1:] if not point["missed"]]
+        best = min(within or points[1:], key=_merit if within else _missing, default=None)
+        return {
+            "schema": 1, "objective": self._objective(value), "budget": self.budget.to_dict(), "sensitivity": rows,
+            "points": points, "failed": self.failed, "best": best and best["number"],
+            "gate": {"budget": self.budget.to_dict(), "missed": best["missed"] if best else ["no point was made"]},
+        }  # fmt: skip
+
+    def _objective(self, value: float) -> dict[str, Any]:
+        name = next((run.record.get("monitor") for run, _ in self.points), None)
+        return {"name": name, "value": value}
+
+    def _finish(self, content: dict[str, Any]) -> None:
+        best = next((p for p in content["points"] if p["number"] == content["best"]), None)
+        metrics = dict(self.points[best["number"] - 1][0].metrics) if best else {}
+        fields = {"points": len(self.points), "best": best and best["run"], "gate": content["gate"]}
+        self.run.finish(metrics, {}, {"total_s": content["took_s"]}, {"compress": RECORD}, **fields)
+
+
+def _kept_whole(rows: list[Point], max_drop: float) -> list[str]:
+    """Layers that are cheap to keep and dear to cut."""
+    limit = SENSITIVE * max(max_drop, 1e-3)
+    return [row["layer"] for row in rows if row["drop"]["half"] > limit and row["share"] < CHEAP]
+
+
+def _drop(child: Run) -> float:
+    """How far the objective on val fell from the child's own parent."""
+    drop = files.read_json(child.path / "compression.json")["objective"]["drop"]
+    return math.inf if drop is None else float(drop)
+
+
+def _drop_of(child: Run, source: Run) -> float:
+    """How far the objective on val is below the source's: over all steps in between."""
+    fallen = 0.0
+    while child.path.resolve() != source.path.resolve():
+        fallen += _drop(child)
+        assert child.parent is not None
+        child = Run.open(child.parent)
+    return fallen
+
+
+def _speeds(one: Mapping[str, Any], threads: int) -> dict[int, float]:
+    """Median ms by batch size on the engine that is fastest for single rows."""
+    engines = one["latency"][str(threads)].values()
+    chosen = min(engines, key=lambda times: times[1]["median_ms"])
+    return {batch: times["median_ms"] for batch, times in chosen.items()}
+
+
+def _point(
+    number: int, run: Run, what: str, drop: float, one: Mapping[str, Any], first: Mapping[str, Any],
+    speeds: dict[int, float], before: dict[int, float], batch: int,
+) -> Point:  # fmt: skip
+    figures = {"drop": drop, "latency_ms": speeds[batch], "latency": before[batch] / speeds[batch]}
+    for name in ("bytes", "parameters", "macs"):
+        if first.get(name) and one.get(name):
+            figures[name] = first[name] / one[name]
+    return {
+        "number": number, "run": files.shown(run.path), "what": what, "figures": figures, "bytes": one["bytes"],
+        "zstd_bytes": one["zstd_bytes"], "latency_ms": {str(size): ms for size, ms in speeds.items()},
+        "faster": {str(size): before[size] / ms for size, ms in speeds.items()},
+    }  # fmt: skip
+
+
+def _costs(point: Point) -> tuple[float, ...]:
+    return (point["figures"]["drop"], point["bytes"], point["figures"]["latency_ms"])
+
+
+def _dominates(one: Point, other: Point) -> bool:
+    """Nowhere worse, and better somewhere."""
+    pairs = list(zip(_costs(one), _costs(other), strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def _merit(point: Point) -> float:
+    """The smaller, the better: bytes and both latencies weigh alike."""
+    times = point["latency_ms"].values()
+    return math.log(point["bytes"]) + sum(map(math.log, times)) / len(times)
+
+
+def _missing(point: Point) -> tuple[int, float]:
+    """The point that is closest to a budget that none meets."""
+    return len(point["missed"]), point["figures"]["drop"]

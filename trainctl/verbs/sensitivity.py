@@ -1,0 +1,67 @@
+"""How much the objective falls when one layer alone is made smaller: the scan that `compress` begins with.
+
+Nothing is trained: weights are changed in place, measured and put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainctl.verbs.job import Job
+from trainctl.verbs.parent import Parent
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Row = dict[str, Any]
+
+
+def scan(job: Job) -> tuple[list[Row], float]:
+    """A row per layer ({layer, share of the parameters, drop by change}), and the objective on val as it is.
+
+    Changes: weights in 8 and in 4 bits (symmetric, per output), half of the outputs at zero (the smallest ones).
+    """
+    parent = Parent.restore(job)
+    whole = parent.value(parent.net)
+    total = sum(parameter.numel() for parameter in parent.net.parameters())
+    changes: dict[str, Callable[[Tensor], Tensor]] = {"int8": _in_bits(8), "int4": _in_bits(4), "half": _half}
+    found = []
+    for name, layer in parent.net.named_modules():
+        if not isinstance(layer, LAYERS):
+            continue
+        drop = {}
+        for change, make in changes.items():
+            with _changed(layer.weight, make):
+                drop[change] = parent.objective.drop(whole, parent.value(parent.net))
+        found.append({"layer": name, "share": layer.weight.numel() / max(1, total), "drop": drop})
+    return found, whole
+
+
+@contextmanager
+def _changed(weight: Tensor, make: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    with torch.no_grad():
+        kept = weight.detach().clone()
+        weight.copy_(make(kept))
+        try:
+            yield
+        finally:
+            weight.copy_(kept)
+
+
+def _in_bits(bits: int) -> Callable[[Tensor], Tensor]:
+    most = 2 ** (bits - 1) - 1
+
+    def rounded(weight: Tensor) -> Tensor:
+        scale: Tensor = weight.flatten(1).abs().amax(1).clamp(min=1e-12).view(-1, *[1] * (weight.ndim - 1)) / most
+        return scale * (weight / scale).round().clamp(-most, most)
+
+    return rounded
+
+
+def _half(weight: Tensor) -> Tensor:
+    size = weight.flatten(1).abs().sum(1)
+    gone = size.topk(len(size) // 2, largest=False).indices
+    return weight.index_fill(0, gone, 0.0)
