@@ -19,6 +19,7 @@ from trainctl import metrics
 from trainctl.data.spec import DataSpec
 from trainctl.errors import DivergedError, UsageError
 from trainctl.schedulers import as_schedule
+from trainctl.tasks.distillation import Distillation
 from trainctl.tasks.ema import WeightAverage
 from trainctl.tasks.gather import gather_rows, rows_unpadded
 from trainctl.tasks.sharding import clip_gradients
@@ -35,6 +36,7 @@ class Task(pl.LightningModule):
         self.progress = Progress()
         self.monitor, self.mode = "val/loss", "min"
         self.augment: Augment | None = None
+        self.distillation: Distillation | None = None
         self.stop_requested: Callable[[], bool] = lambda: False
         self.average: WeightAverage | None = None
         self.collected: dict[str, list[Batch]] = {}
@@ -154,6 +156,7 @@ class Task(pl.LightningModule):
             return
         loss = self.loss(output, y)
         self._accumulate_loss(loss.detach(), len(x))
+        loss = loss if self.distillation is None else self.distillation(x, output, y, loss)
         if self.l1:
             loss = loss + self.l1 * self.penalty()
         if self._options.accumulate_grad_batches > 1:
