@@ -15,14 +15,13 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from torch import Tensor
 
-Load = Callable[[], Callable[[Tensor], Any]]
+Load = Callable[[], Callable[[Any], Any]]
 
 ROUNDS = 3
 PATIENCE_S = 120.0
@@ -35,15 +34,15 @@ class Footprint(TypedDict):
     load_ms: float | None
 
 
-def footprint(load: Load, x: Tensor, rounds: int = ROUNDS, patience: float = PATIENCE_S) -> Footprint:
+def footprint(load: Load, x: Any, rounds: int = ROUNDS, patience: float = PATIENCE_S) -> Footprint:
     """What `load()` (which reads the artifact and gives a callable) and one call for `x` [B, ...] take, on one thread.
 
-    A first round does not count: it brings the libraries' own code into memory. Both are None where a process cannot
-    be forked, where it fails, or where it is not done after `patience` seconds.
+    A first round does not count: it brings the libraries' own code into memory. Both are None where that process fails
+    or is not done after `patience` seconds; where none can be forked, only the load is timed, in this one.
     """
     nothing: Footprint = {"peak_memory_mb": None, "load_ms": None}
-    if not hasattr(os, "fork") or sys.platform == "darwin":  # frameworks of macOS do not survive a fork
-        return nothing
+    if sys.platform != "linux":  # elsewhere frameworks do not survive a fork, and the peak cannot be set back
+        return _measured(load, x, rounds)
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         # Python warns of threads that a fork leaves behind; the child uses none
@@ -63,22 +62,24 @@ def footprint(load: Load, x: Tensor, rounds: int = ROUNDS, patience: float = PAT
     return json.loads(answer) if answer.endswith(b"}") else nothing
 
 
-def _in_the_child(writing: int, load: Load, x: Tensor, rounds: int) -> None:
+def _in_the_child(writing: int, load: Load, x: Any, rounds: int) -> None:
     """Measure, answer and leave without any of the parent's exit handlers."""
     code = 1
     try:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, signal.SIG_DFL)
         torch.set_num_threads(1)
+        _be_quiet()
+        gc.freeze()  # what the parent left is not looked through again, which would copy its pages
         os.write(writing, json.dumps(_measured(load, x, rounds)).encode())
         code = 0
     finally:
         os._exit(code)
 
 
-def _measured(load: Load, x: Tensor, rounds: int) -> Footprint:
+def _measured(load: Load, x: Any, rounds: int) -> Footprint:
     """As `footprint`, in this process."""
-    with torch.inference_mode(), _kept_quiet():
+    with torch.inference_mode():
         load()(x)
         times, peaks = [], []
         for _ in range(rounds):
@@ -98,13 +99,11 @@ def _measured(load: Load, x: Tensor, rounds: int) -> Footprint:
     }
 
 
-@contextlib.contextmanager
-def _kept_quiet() -> Iterator[None]:
+def _be_quiet() -> None:
     """What libraries say while they load was said in the parent already."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(null, stream)
-    yield
 
 
 def _reset_peak() -> int | None:

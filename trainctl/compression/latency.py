@@ -19,9 +19,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from trainctl.compression.base import Artifact
 from trainctl.compression.onnx_net import INPUT, OnnxNet, session, to_onnx
-from trainctl.errors import UsageError
 
-Subject = Callable[[Tensor], Any]
+Subject = Callable[[Any], Any]  # of x [B, ...], or of what an exported file takes
 
 WARM_UP = 10  # calls before the first that counts
 FEWEST = 5  # calls that count even of a subject that is out of time
@@ -31,7 +30,7 @@ PAUSE_S = 0.005
 
 def latency(
     subjects: Mapping[str, Subject],
-    rows: Mapping[int, Tensor] | Mapping[str, Mapping[int, Tensor]],
+    rows: Mapping[int, Any] | Mapping[str, Mapping[int, Any]],
     calls: int = 200,
     threads: int = 1,
     seconds: float = 2.0,
@@ -76,23 +75,31 @@ def subjects_of(
     A net that cannot be exported (torchao's kernels, an operator of its own) is timed in torch alone, and `notes` gets
     the reason. example: x [2 or more, ...].
     """
-    if isinstance(net, OnnxNet):
-        return {"onnxruntime": of_onnx(net.content, threads)}
-    subjects: dict[str, Subject] = {"torch": net.eval()}
+    return engines(net, as_onnx(net, example, notes), threads)
+
+
+def as_onnx(net: nn.Module, example: Tensor, notes: list[str] | None = None) -> bytes | None:
+    """The net as a file that ONNX Runtime runs, or None with the reason in `notes`."""
     if isinstance(net, Artifact):
-        return subjects
+        return net.content if isinstance(net, OnnxNet) else None
     if any(is_traceable_wrapper_subclass(parameter) for parameter in net.parameters()):
         reason = "its weights are quantized for torch"
     else:
         try:
-            return subjects | {"onnxruntime": of_onnx(to_onnx(net, example), threads)}
-        except UsageError as error:
-            reason = str(error)
-        except Exception as error:  # exported, but with a type that ONNX Runtime has no kernel for
+            content = to_onnx(net, example)
+            session(content, 1)  # exported, it may still use a type that ONNX Runtime has no kernel for
+            return content
+        except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
     if notes is not None:
         notes.append(f"not timed in ONNX Runtime: {reason}")
-    return subjects
+    return None
+
+
+def engines(net: nn.Module, onnx: bytes | None, threads: int) -> dict[str, Subject]:
+    """As `subjects_of`, of a net whose ONNX file is made already."""
+    subjects: dict[str, Subject] = {} if isinstance(net, OnnxNet) else {"torch": net.eval()}
+    return subjects if onnx is None else subjects | {"onnxruntime": of_onnx(onnx, threads)}
 
 
 def of_onnx(content: bytes, threads: int = 1) -> Subject:
@@ -101,8 +108,8 @@ def of_onnx(content: bytes, threads: int = 1) -> Subject:
     return lambda x: running.run(None, {INPUT: x.numpy()})
 
 
-def _rows_of(name: str, rows: Mapping[Any, Any]) -> Mapping[int, Tensor]:
-    own: Mapping[int, Tensor] = rows.get(name, {}) if all(isinstance(key, str) for key in rows) else rows
+def _rows_of(name: str, rows: Mapping[Any, Any]) -> Mapping[int, Any]:
+    own: Mapping[int, Any] = rows.get(name, {}) if all(isinstance(key, str) for key in rows) else rows
     return own
 
 
@@ -110,7 +117,6 @@ def _rows_of(name: str, rows: Mapping[Any, Any]) -> Mapping[int, Tensor]:
 def _undisturbed(threads: int) -> Iterator[None]:
     """torch on so many threads, without gradients, and Python's garbage collection waits."""
     before, collecting = torch.get_num_threads(), gc.isenabled()
-    gc.collect()
     gc.disable()
     torch.set_num_threads(threads)
     try:
@@ -123,7 +129,7 @@ def _undisturbed(threads: int) -> Iterator[None]:
 
 
 def _take_turns(
-    turns: Mapping[str, tuple[Subject, Tensor]], calls: int, seconds: float, turn: int
+    turns: Mapping[str, tuple[Subject, Any]], calls: int, seconds: float, turn: int
 ) -> dict[str, list[float]]:
     """Seconds of each call. The order changes from round to round: a neighbour's weights leave the caches cold.
 
@@ -150,10 +156,12 @@ def _take_turns(
                 took = time.perf_counter() - started
                 times[name].append(took)
                 spent[name] += took
+                if spent[name] >= seconds and len(times[name]) >= FEWEST:
+                    break
     return times
 
 
-def _warm_up(subject: Subject, x: Tensor, seconds: float) -> None:
+def _warm_up(subject: Subject, x: Any, seconds: float) -> None:
     """Two calls at least: the first one allocates, the second may still choose kernels."""
     until = time.perf_counter() + seconds
     for call in range(WARM_UP):

@@ -19,9 +19,7 @@ from trainctl.metrics.regression import NumberScores
 CLOSE = 0.01  # of the target's standard deviation: numbers that differ by less are one prediction
 
 
-def agreement(
-    outputs_a: Tensor, outputs_b: Tensor, spec: DataSpec, threshold: float | None = None
-) -> float | None:
+def agreement(outputs_a: Tensor, outputs_b: Tensor, spec: DataSpec, threshold: float | None = None) -> float | None:
     """Share of rows with equal predictions, of class probabilities [N, C] or values [N]; None without rows.
 
     Two numbers are equal when they differ by at most 1 % of the target's standard deviation.
