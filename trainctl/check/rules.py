@@ -202,6 +202,9 @@ RULES: dict[str, Rule] = {
     "data.missing_target": one_of("error", "drop"),
     "data.scaling": one_of("both", "quantile", "standard", "none"),
     "data.max_categories": whole(1),
+    "data.min_count": whole(1),
+    "data.max_tokens": whole(1),
+    "data.sequence_length": whole(1, words=("auto",)),
     "data.split.kind": one_of("auto", "random", "stratified", "group", "time", "hash", "column"),
     "data.split.val": _SHARE,
     "data.split.test": _SHARE,
@@ -267,6 +270,12 @@ RULES: dict[str, Rule] = {
     "measure.seconds": _POSITIVE,
     "measure.bootstrap": whole(0),
     "measure.batch": whole(1),
+    "compressor.amount": number(0, 1, open_low=True, open_high=True),
+    "compressor.scope": one_of("global", "layer", "lamp"),
+    "compressor.schedule": one_of("once", "gradual"),
+    "compressor.pattern": one_of("2:4", "4:8"),
+    "compressor.embeddings": truth,
+    "compressor.exclude": texts,
 }
 
 
