@@ -261,6 +261,12 @@ RULES: dict[str, Rule] = {
     "predict.threshold": number(0, 1, open_low=True, open_high=True, words=(None,)),
     "predict.keep": texts,
     "predict.rows": whole(1),
+    "compressor.alpha": number(0, words=(None,)),
+    "format": one_of("onnx", "torch_export", "safetensors"),
+    "preprocessing": truth,
+    "opset": whole(17, 24, words=("auto",)),
+    "rows": whole(1),
+    "tolerance": number(0, open_low=True),
     **dict.fromkeys(("finetune", "distill", "sparse", "strict"), truth),
     "backend": one_of("auto", "onnxruntime", "torch"),
     "objective": text,
@@ -276,6 +282,10 @@ RULES: dict[str, Rule] = {
     "compressor.pattern": one_of("2:4", "4:8"),
     "compressor.embeddings": truth,
     "compressor.exclude": texts,
+    "measure.test": truth,
+    "compress.epochs": whole(1, words=(None,)),
+    "compress.max_time": duration,
+    "compress.quantizers": texts,
 }
 
 

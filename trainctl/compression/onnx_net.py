@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from trainctl.compression.base import Artifact
+from trainctl.compression.trees import is_tree
+from trainctl.compression.trees_onnx import tree_to_onnx
 from trainctl.errors import RunError, UsageError
 
 OPSET = 20
@@ -61,6 +63,8 @@ def to_onnx(net: nn.Module, example: Tensor, opset: int = OPSET) -> bytes:
 
     UsageError names the operator and the layer when the net cannot be exported.
     """
+    if is_tree(net):
+        return tree_to_onnx(net, INPUT, OUTPUT, opset)
     return net.content if isinstance(net, OnnxNet) else traced(net, (example,), (INPUT,), OUTPUT, opset)
 
 

@@ -79,10 +79,10 @@ class Trees(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         # tree by tree and with 32-bit indices, so that what is looked up stays in the cache: 5 times as fast
-        rows, trees = len(x), len(self.roots)
+        rows, trees = x.shape[0], len(self.roots)
         flat, child = x.float().flatten(), self.child.flatten()
-        start = torch.arange(rows, dtype=torch.int32, device=x.device).mul(x.shape[1]).repeat(trees)
-        node = self.roots.repeat_interleave(rows)
+        first = torch.arange(rows, dtype=torch.int32, device=x.device).mul(x.shape[1])
+        start, node = first.expand(trees, rows).reshape(-1), self.roots[:, None].expand(trees, rows).reshape(-1)
         for _ in range(self.depth):
             seen = flat.index_select(0, self.feature.index_select(0, node) + start)
             node = child.index_select(0, 2 * node + (seen > self.threshold.index_select(0, node)))
