@@ -70,7 +70,8 @@ class Judge:
         self.tried.append({"settings": made.settings, **figures, "missed": missed, "took_s": round(made.took_s, 2)})
         if self.budget:
             told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            log.info("tried %s: %s%s", _text(made.settings), told, "" if missed else "; within the budget")
+            changed = {k: v for k, v in made.settings.items() if self.parent.config["compressor"].get(k) != v}
+            log.info("tried %s: %s%s", _text(changed), told, "" if missed else "; within the budget")
         return missed
 
     def figures(self, net: nn.Module) -> dict[str, float]:
