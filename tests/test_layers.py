@@ -38,6 +38,7 @@ LAYERS = {
     "trainctl.threads": 3,
     "trainctl.lr_range": 3,
     "trainctl.stacked": 3,
+    "trainctl.exporting": 3,
     "trainctl.tasks": 2,
     "trainctl.models": 2,
     "trainctl.data": 2,
@@ -62,7 +63,7 @@ FORBIDDEN = {
     "trainctl.verbs": ("hydra",),
     "trainctl.build": ("trainctl.run", "trainctl.config", *COMPONENTS[:-2]),
     **{name: ("hydra", "omegaconf") for name, layer in LAYERS.items() if layer in (1, 2)},
-    **{f"trainctl.{name}": ("hydra", "omegaconf") for name in ("callbacks", "threads", "lr_range")},
+    **{f"trainctl.{name}": ("hydra", "omegaconf") for name in ("callbacks", "threads", "lr_range", "exporting")},
     **{f"trainctl.{name}": COMPONENTS for name in ("sweep", "repeat", "worker", "supervisor")},
 }
 # upward on purpose: a launched run with folds or seeds launches its children
