@@ -20,6 +20,7 @@ from trainctl import launch
 from trainctl.budgets import Budget
 from trainctl.durations import duration, seconds
 from trainctl.errors import TrainctlError
+from trainctl.reporting import report
 from trainctl.run import directory, failures, files
 from trainctl.run.run import Run
 
@@ -172,7 +173,9 @@ class Search:
         best = next((p for p in content["points"] if p["number"] == content["best"]), None)
         metrics = dict(self.points[best["number"] - 1][0].metrics) if best else {}
         fields = {"points": len(self.points), "best": best and best["run"], "gate": content["gate"]}
-        self.run.finish(metrics, {}, {"total_s": content["took_s"]}, {"compress": RECORD}, **fields)
+        report.write(self.run, metrics, {}, status="completed")
+        artifacts = {"compress": RECORD, "report": "report.html"}
+        self.run.finish(metrics, {}, {"total_s": content["took_s"]}, artifacts, **fields)
 
 
 def _kept_whole(rows: list[Point], max_drop: float) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainctl.reporting import plots
+from trainctl.reporting import compression, plots
 from trainctl.reporting import templates as html
 from trainctl.reporting.plots import short
 from trainctl.run import files
@@ -52,6 +52,7 @@ def _body(run: Run, metrics: Mapping[str, Any], intervals: Mapping[str, Any], st
             _metrics_table(metrics, intervals),
             _looks(run),
         ),
+        *compression.sections(run),
         html.section("Learning curves", html.plots(*_curves(log))),
         html.section("Predictions", html.plots(_confusion(run), _calibration(run), *_errors(run)), _confused(run)),
         *_slices(run),
