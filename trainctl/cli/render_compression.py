@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trainctl.cli.console import Block, Table
@@ -10,6 +10,8 @@ from trainctl.durations import duration
 from trainctl.metrics import names
 from trainctl.run.files import megabytes
 
+NOISE, LOAD_NOISE = 0.05, 0.25  # ratios this near to 1 are not told as faster or slower
+BUSY = 0.1  # share of waiting from which it is said
 ENGINES = {"torch": "torch", "onnxruntime": "ONNX Runtime"}
 Figures = Mapping[str, Any]
 
@@ -21,13 +23,18 @@ def table(content: Figures) -> list[Block]:
     for name, label, text in _COUNTS:
         if before.get(name) is not None or after.get(name) is not None:
             said = less(ratio.get(name), "smaller" if "bytes" in name or name == "peak_memory_mb" else "fewer")
-            said = faster(ratio.get(name)) if name == "load_ms" else said
+            said = faster(ratio.get(name), LOAD_NOISE) if name == "load_ms" else said
             shown.rows.append([label, text(before.get(name)), text(after.get(name)), said])
     shown.rows += _latency_rows(before.get("latency") or {}, after.get("latency") or {}, ratio.get("latency") or {})
     shown.rows += _score_rows(before, after)
     blocks: list[Block] = [shown]
     if content.get("masked"):
         blocks.append(masked(ratio))
+    if found := content.get("sparse"):
+        blocks.append(sparse(found, after.get("bytes")))
+    if gate := content.get("gate"):
+        missed = gate.get("missed") or []
+        blocks.append(f"budget: {'; '.join(missed) if missed else 'met'}")
     blocks += [f"note: {sentence}" for sentence in content.get("notes") or []]
     method, took = content.get("method"), content.get("took_s")
     if method:
@@ -37,11 +44,21 @@ def table(content: Figures) -> list[Block]:
 
 def masked(ratio: Figures) -> str:
     """What zeros alone do and do not."""
-    fall = ratio.get("non_zeros")
-    told = f"non-zeros fall {fall:.1f}x" if isinstance(fall, int | float) else "only non-zeros fall"
-    packed = ratio.get("zstd_bytes")
-    also = f" (packed with zstd: {packed:.1f}x)" if isinstance(packed, int | float) and packed >= 1.05 else ""
-    return f"masked: {told}; bytes{also} and latency do not; `compressor=channels` shrinks them"
+    fall, packed, stored = (ratio.get(name) or 1.0 for name in ("non_zeros", "zstd_bytes", "bytes"))
+    told = f"masked: non-zeros fall {_times(fall)}"
+    if stored >= 1 + NOISE:
+        return f"{told}, bytes {_times(stored)} by sparse storage; latency does not; `compressor=channels` shrinks it"
+    also = f" (packed with zstd: {_times(packed)})" if packed >= 1 + NOISE else ""
+    return f"{told}; bytes{also} and latency do not; `compressor=channels` shrinks them"
+
+
+def sparse(found: Figures, stored: float | None) -> str:
+    """What sparse storage gives and costs; an offer where `stored` bytes are those of the dense file."""
+    dense, packed = found["dense_bytes"], found["sparse_bytes"]
+    fall = f"{megabytes(packed)} instead of {megabytes(dense)} ({_times(dense / packed)})"
+    costs = f"{milliseconds(found['decode_ms'])} of decoding at each load"
+    used = stored is not None and abs(stored - packed) < abs(stored - dense)
+    return f"stored sparsely: {fall} for {costs}" if used else f"`sparse=true` would store {fall} for {costs}"
 
 
 def benchmark(content: Figures) -> list[Block]:
@@ -55,7 +72,7 @@ def benchmark(content: Figures) -> list[Block]:
         cells = [_with_ratio(text(one.get(name)), ratio.get(name)) for name, _, text in _COUNTS]
         sizes.rows.append([labels[number], *cells])
     firsts = list(next(iter(runs[0]["latency"].values()), {}))
-    columns = ["threads", "batch", "run", "engine", "median", "p95", "p99", "calls", "rows/s"]
+    columns = ["threads", "batch", "run", "engine", "median", "p95", "p99", "CPU", "rows/s"]
     calls = Table([*columns, *(f"vs {ENGINES.get(e, e)}" for e in firsts)], figures=(0, 1, *range(4, 9 + len(firsts))))
     for threads in map(str, content["threads"]):
         for batch in content["batches"]:
@@ -64,6 +81,16 @@ def benchmark(content: Figures) -> list[Block]:
     blocks: list[Block] = [sizes, "", calls]
     if len(runs) > 1:
         blocks.append(f"(x): times less than `{labels[0]}`; vs: times faster than it in that engine")
+    fewest = min((times["calls"] for one in runs for times in _all_times(one)), default=content["calls"])
+    if fewest < content["calls"]:
+        blocks.append(
+            f"note: {fewest} calls, not {content['calls']}, of what takes long; `--seconds` gives it more time"
+        )
+    if content["waited"] > BUSY:
+        blocks.append(
+            f"note: the machine was busy: calls on one thread waited {100 * content['waited']:.0f} % of the time for a "
+            "core, so compare by CPU time"
+        )
     blocks += [
         f"note: {label}: {sentence}" for label, one in zip(labels, runs, strict=True) for sentence in one["notes"]
     ]
@@ -76,11 +103,18 @@ def _call_rows(one: Figures, label: str, threads: str, batch: int, firsts: list[
         found = _at(times, batch)
         speeds = one["ratio"]["latency"][threads][engine]
         ratios = [_times(_at(speeds.get(first) or {}, batch)) for first in firsts]
-        figures = [milliseconds(found[f"{name}_ms"]) for name in ("median", "p95", "p99")]
+        figures = [milliseconds(found[f"{name}_ms"]) for name in ("median", "p95", "p99", "cpu")]
         rate = f"{batch / found['median_ms'] * 1e3:,.0f}"
         shown = [threads, str(batch), label, ENGINES.get(engine, engine)]
-        rows.append([*shown, *figures, str(found["calls"]), rate, *ratios])
+        rows.append([*shown, *figures, rate, *ratios])
     return rows
+
+
+def _all_times(one: Figures) -> Iterator[Figures]:
+    """The figures of each thread count, engine and batch size."""
+    for engines in one["latency"].values():
+        for times in engines.values():
+            yield from times.values()
 
 
 def _at(by_batch: Figures, batch: int) -> Any:
@@ -142,11 +176,11 @@ def less(ratio: float | None, word: str) -> str:
     return f"{_times(ratio)} {word}" if ratio > 1 else f"{_times(1 / ratio)} {opposite}"
 
 
-def faster(ratio: float | None) -> str:
-    """`2.1x faster` or `1.3x slower`."""
+def faster(ratio: float | None, noise: float = NOISE) -> str:
+    """`2.1x faster`, `1.3x slower`, or `as fast` within the noise."""
     if ratio is None:
         return ""
-    if abs(ratio - 1) < 0.02:
+    if 1 / (1 + noise) <= ratio <= 1 + noise:
         return "as fast"
     return f"{_times(ratio)} faster" if ratio > 1 else f"{_times(1 / ratio)} slower"
 

@@ -23,12 +23,12 @@ import torch
 
 Load = Callable[[], Callable[[Any], Any]]
 
-ROUNDS = 3
+ROUNDS = 5
 PATIENCE_S = 120.0
 
 
 class Footprint(TypedDict):
-    """MB (10^6 bytes) at the peak over what was there before, and the median ms of a load; None: not measurable."""
+    """MB (10^6 bytes) at the peak over what was there before, and the ms of the fastest load; None: not measurable."""
 
     peak_memory_mb: float | None
     load_ms: float | None
@@ -91,11 +91,10 @@ def _measured(load: Load, x: Any, rounds: int) -> Footprint:
             loaded(x)
             peaks.append(None if before is None else max(0.0, (_status("VmHWM") - before) * 1024 / 1e6))
             del loaded
-    times.sort()
-    known = [peak for peak in peaks if peak is not None]
+    known = sorted(peak for peak in peaks if peak is not None)
     return {
-        "peak_memory_mb": round(max(known), 2) if known else None,
-        "load_ms": round(times[len(times) // 2] * 1e3, 3),
+        "peak_memory_mb": round(known[len(known) // 2], 2) if known else None,
+        "load_ms": round(min(times) * 1e3, 3),
     }
 
 

@@ -21,6 +21,7 @@ from trainctl.compression.base import Artifact
 from trainctl.compression.onnx_net import INPUT, OnnxNet, session, to_onnx
 
 Subject = Callable[[Any], Any]  # of x [B, ...], or of what an exported file takes
+Call = tuple[float, float]  # seconds of the clock, and of the processor
 
 WARM_UP = 10  # calls before the first that counts
 FEWEST = 5  # calls that count even of a subject that is out of time
@@ -35,7 +36,10 @@ def latency(
     threads: int = 1,
     seconds: float = 2.0,
 ) -> dict[str, dict[int, dict[str, float]]]:
-    """{name: {batch: {median_ms, p95_ms, p99_ms, calls}}} of subjects that take turns on the same machine.
+    """{name: {batch: {median_ms, p95_ms, p99_ms, cpu_ms, waited, calls}}} of subjects that take turns.
+
+    cpu_ms: the median of the processor's time in all threads, which a busy machine lengthens least. waited: the share
+    of the time that a call on one thread was kept from a core; 0 on several threads, where it cannot be told.
 
     rows: x [batch, ...] by batch size, for all subjects or by the subject's name. A subject gets at most about
     `seconds` for each batch size, and then fewer `calls`. torch has `threads` threads meanwhile; ONNX Runtime has as
@@ -48,23 +52,26 @@ def latency(
         with _undisturbed(threads):
             times = _take_turns(turns, calls, seconds, TURN if threads > 1 else 1)
         for name, measured in times.items():
-            found[name][batch] = summary(measured)
+            found[name][batch] = summary(measured, threads)
     return found
 
 
-def summary(seconds: list[float]) -> dict[str, float]:
-    """Median, 95th and 99th percentile in ms, and how many calls there were."""
-    ordered = sorted(seconds)
-
-    def percentile(share: float) -> float:
-        return round(ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] * 1e3, 5)
-
+def summary(calls: list[Call], threads: int = 1) -> dict[str, float]:
+    """What `latency` says of one subject and batch size."""
+    wall, cpu = (sorted(times) for times in zip(*calls, strict=True))
     return {
-        "median_ms": percentile(0.5),
-        "p95_ms": percentile(0.95),
-        "p99_ms": percentile(0.99),
-        "calls": len(ordered),
+        "median_ms": percentile(wall, 0.5),
+        "p95_ms": percentile(wall, 0.95),
+        "p99_ms": percentile(wall, 0.99),
+        "cpu_ms": percentile(cpu, 0.5),
+        "waited": round(max(0.0, 1 - sum(cpu) / sum(wall)), 3) if threads == 1 else 0.0,
+        "calls": len(calls),
     }
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    """In ms: the least of the rising seconds that so large a share of them do not exceed."""
+    return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)] * 1e3, 5)
 
 
 def subjects_of(
@@ -130,15 +137,15 @@ def _undisturbed(threads: int) -> Iterator[None]:
 
 def _take_turns(
     turns: Mapping[str, tuple[Subject, Any]], calls: int, seconds: float, turn: int
-) -> dict[str, list[float]]:
-    """Seconds of each call. The order changes from round to round: a neighbour's weights leave the caches cold.
+) -> dict[str, list[Call]]:
+    """What each call took. The order changes from round to round: a neighbour's weights leave the caches cold.
 
     On several threads a turn is of several calls after a pause and one that does not count, for an engine's threads
     go on spinning for some milliseconds and would take the cores from the next one.
     """
     for subject, x in turns.values():
         _warm_up(subject, x, seconds / 4)
-    times: dict[str, list[float]] = {name: [] for name in turns}
+    times: dict[str, list[Call]] = {name: [] for name in turns}
     spent = dict.fromkeys(turns, 0.0)
     order = random.Random(0)
     while left := [
@@ -151,10 +158,10 @@ def _take_turns(
                 time.sleep(PAUSE_S)
                 subject(x)
             for _ in range(min(turn, calls - len(times[name]))):
-                started = time.perf_counter()
+                busy, started = time.process_time(), time.perf_counter()
                 subject(x)
                 took = time.perf_counter() - started
-                times[name].append(took)
+                times[name].append((took, time.process_time() - busy))
                 spent[name] += took
                 if spent[name] >= seconds and len(times[name]) >= FEWEST:
                     break

@@ -55,7 +55,7 @@ def benchmark(runs: Sequence[Run], plan: Plan) -> dict[str, Any]:
         one["ratio"] = ratios(found[0], one)
     described = {"schema": 1, "hardware": machine.hardware(), "versions": machine.versions()}
     asked = {"batches": list(plan.batches), "threads": list(plan.threads), "calls": plan.calls}
-    return {**described, **asked, "runs": found}
+    return {**described, **asked, "waited": waiting(found), "runs": found}
 
 
 def sizes(one: Entrant, batch: int) -> dict[str, Any]:
@@ -89,6 +89,14 @@ def timed(entrants: Sequence[Entrant], plan: Plan, threads: int) -> list[Times]:
         place, _, engine = name.partition(" ")
         found[int(place)][engine] = times
     return found
+
+
+def waiting(found: Sequence[dict[str, Any]]) -> float:
+    """Share of the time that calls on one thread waited for a core: 0 on a machine that is free."""
+    parts = [
+        part["waited"] for one in found for times in one["latency"].get("1", {}).values() for part in times.values()
+    ]
+    return round(sum(parts) / len(parts), 3) if parts else 0.0
 
 
 def throughput(times: Times, batch: int) -> dict[str, float]:
