@@ -74,9 +74,9 @@ def leave(code: int) -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code of a command line; no exception leaves it."""
-    from trainctl.cli import commands, compressing, exporting, looking
+    from trainctl.cli import benchmarking, commands, compressing, exporting, looking
 
-    assert commands and compressing and exporting and looking
+    assert benchmarking and commands and compressing and exporting and looking
     log_to_stderr(arguments)
     try:
         result = app(args=list(arguments), prog_name="trainctl", standalone_mode=False)
