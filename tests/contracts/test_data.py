@@ -20,7 +20,7 @@ from trainctl.errors import DataError, TrainctlError
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = [path.relative_to(CONF / "data").with_suffix("").as_posix() for path in sorted((CONF / "data").rglob("*.yaml"))]
 BUNDLED = {"digits", "tabular", "synthetic", "synthetic_images", "synthetic_sequences"}
-OWN_FILES = {"image_folder"}  # the user names them
+OWN_FILES = {"image_folder", "text"}  # the user names them
 TEST_APART = {"tabular"}  # the test split has its own file and row numbers
 SMALL = {
     "synthetic": ["data.rows=500"],
