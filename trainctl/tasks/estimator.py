@@ -80,7 +80,7 @@ class FitsEstimators(Task):
                 return None
             self._collected_rows.append((self.inputs(x), y))
             self.progress.batch += 1
-        if self.progress.batch == self._num_batches:
+        if self.progress.batch == self._num_batches and self._collected_rows:  # none when resumed after the fit
             self._fit()
         return None
 

@@ -42,6 +42,7 @@ def measure(config: dict[str, Any], data: Any) -> dict[str, Any]:
     from trainctl.data.base import Data
     from trainctl.stacked import members
     from trainctl.tasks.base import Task
+    from trainctl.tasks.estimator import is_estimator
     from trainctl.verbs import first_rows, restore
     from trainctl.verbs.train import monitored
 
@@ -63,7 +64,7 @@ def measure(config: dict[str, Any], data: Any) -> dict[str, Any]:
         "step_s": step_s,
         "parameters": parameters(task),
         # the weights, and best, last and prev with an optimizer's two moments each
-        "run_bytes": FILES_BYTES + whole * (1 + 3 * 3),
+        "run_bytes": None if is_estimator(task) else FILES_BYTES + whole * (1 + 3 * 3),
         "rows": {name: len(data.split(name)) for name in ("train", "val", "test")},
         "not_stackable": stacked,
         "stacking_helps": slower is None,

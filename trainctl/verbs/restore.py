@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from trainctl import build
 from trainctl.callbacks.checkpoint import read_checkpoint
-from trainctl.compression import tensors
+from trainctl.compression import sparse, tensors
 from trainctl.compression.base import Artifact
 from trainctl.data.base import Data
 from trainctl.data.spec import DataSpec
-from trainctl.errors import RunError
+from trainctl.errors import RunError, UsageError
 from trainctl.run import checkpoints, files
 from trainctl.run.manifest import Manifest
 from trainctl.run.run import Run
+from trainctl.tasks.estimator import is_estimator
 
 log = logging.getLogger("trainctl")
 
@@ -68,8 +69,11 @@ def load_weights(task: nn.Module, run: Run) -> None:
         _require(run, target.file)
         target.load(run.verify(target.file).read_bytes())
         return
+    state = read_weights(run)
     try:
-        tensors.load(target, read_weights(run))
+        if is_estimator(target):
+            target.adopt(state)  # type: ignore[operator]  # only its weights tell how large it grew
+        tensors.load(target, state)
     except ValueError as error:
         raise RunError(f"weights of `{run.name}` do not fit: {error}") from None
 
@@ -79,7 +83,9 @@ def read_weights(run: Run) -> dict[str, Tensor]:
     _require(run, WEIGHTS)
     path = run.verify(WEIGHTS)
     try:
-        return load_file(path)
+        return sparse.unpack(load_file(path))
+    except RunError:
+        raise
     except Exception as error:
         raise RunError(f"`{WEIGHTS}` of `{run.name}` is damaged: {str(error).splitlines()[0]}") from None
 
@@ -96,10 +102,10 @@ def weights_of(task: nn.Module) -> nn.Module:
     return net if isinstance(net, nn.Module) else task
 
 
-def save_weights(task: nn.Module, path: Path, run: Run | None = None) -> str:
+def save_weights(task: nn.Module, path: Path, run: Run | None = None, packed: bool = False) -> str:
     """Write the weights that will be evaluated and shipped; tied tensors are stored once each.
 
-    Returns the name of the written file: an artifact's own stands beside `path`.
+    Returns the name of the written file: an artifact's own stands beside `path`. `packed`: zeros take no bytes.
     `run`: take them from its best checkpoint, since of a sharded net no rank has the whole.
     """
     target = weights_of(task)
@@ -112,7 +118,7 @@ def save_weights(task: nn.Module, path: Path, run: Run | None = None) -> str:
         saved = read_checkpoint(checkpoints.find(run.path, best_of(run)).path)["state_dict"]
         whole = {k.removeprefix("net."): v for k, v in saved.items() if k.startswith("net.")}
     state = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.flatten(whole).items()}
-    files.write_atomic(path, save(state))
+    files.write_atomic(path, save(sparse.pack(state) if packed else state))
     return path.name
 
 
@@ -139,8 +145,11 @@ def best_of(run: Run) -> str | None:
 def start_from(task: nn.Module, source: Run) -> None:
     """Begin from the source's weights; tensors of another shape keep their fresh values and are named in a line.
 
-    RunError when none fits, and for a quantized run.
+    RunError when none fits, and for a quantized run; UsageError for an estimator.
     """
+    if is_estimator(task):
+        kind = type(weights_of(task)).__name__.lower()
+        raise UsageError(f"a {kind} is fitted at once and cannot begin from `{source.name}`; leave out `--from`")
     if source.verb == "quantize" or isinstance(weights_of(task), Artifact):
         raise RunError(
             f"`{source.name}` is quantized and cannot be trained further; train its parent, then quantize that"
