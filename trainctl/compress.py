@@ -172,7 +172,8 @@ class Search:
     def _finish(self, content: dict[str, Any]) -> None:
         best = next((p for p in content["points"] if p["number"] == content["best"]), None)
         metrics = dict(self.points[best["number"] - 1][0].metrics) if best else {}
-        fields = {"points": len(self.points), "best": best and best["run"], "gate": content["gate"]}
+        child = self.points[best["number"] - 1][0].path.relative_to(self.run.path).as_posix() if best else None
+        fields = {"points": len(self.points), "best": child, "gate": content["gate"]}
         report.write(self.run, metrics, {}, status="completed")
         artifacts = {"compress": RECORD, "report": "report.html"}
         self.run.finish(metrics, {}, {"total_s": content["took_s"]}, artifacts, **fields)

@@ -12,6 +12,9 @@ from trainctl.run.run import Run
 def next_commands(run: Run) -> list[str]:
     """Whole commands; a run with classes of others needs `--trust`, and only our data modules and tasks can predict."""
     name = render.quoted(run.path)
+    if run.verb == "compress" and isinstance(run.record.get("best"), str):
+        best = render.quoted(run.path / run.record["best"])
+        return [f"trainctl evaluate {best}", f"trainctl export {best} format=onnx"]
     if run.verb not in MODEL_VERBS:
         return [f"trainctl show {name}"]
     trust = "".join(f" --trust {package}" for package in untrusted_packages(run.config))
