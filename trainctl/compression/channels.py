@@ -185,23 +185,28 @@ class Channels(Compressor):
     def _until(self, scratch: Scratch, groups: Sequence[Group], scores: Sequence[Tensor], wanted: float) -> Removal:
         """The smallest removal after which `wanted` multiply-adds or fewer are left; UsageError when none is."""
 
-        def tried(share: float) -> tuple[Removal, int]:
-            removal = _removal(groups, self._choose(groups, scores, share))
-            return removal, scratch.measured(removal, lambda net, x: macs(net, x[:1]))
+        def left(chosen: Chosen) -> int:
+            return scratch.measured(_removal(groups, chosen), lambda net, x: macs(net, x[:1]))
 
-        low, high = 0.0, 1.0
-        best, fewest = tried(high)
-        if fewest > wanted:
+        best = self._choose(groups, scores, 1.0)
+        if (fewest := left(best)) > wanted:
             most = math.floor(100 * (1 - fewest / self._before[""])) / 100
             raise UsageError(
                 f"compressor.amount={self.amount} of the multiply-adds cannot go, {most:g} is the most in this net; "
                 f"use compressor.amount={most:g} or less"
             )
+        low, high = 0.0, 1.0
         for _ in range(12):
             middle = (low + high) / 2
-            removal, count = tried(middle)
-            low, high, best = (low, middle, removal) if count <= wanted else (middle, high, best)
-        return best
+            chosen = self._choose(groups, scores, middle)
+            low, high, best = (low, middle, chosen) if left(chosen) <= wanted else (middle, high, best)
+        ranked = [sorted(units, key=score.tolist().__getitem__) for units, score in zip(best, scores, strict=True)]
+        for index in range(
+            len(groups) if self.round_to == 1 else 0
+        ):  # one share for all layers takes a little too much
+            fewer = [units[:-1] if at == index else units for at, units in enumerate(ranked)]
+            ranked = fewer if ranked[index] and left(fewer) <= wanted else ranked
+        return _removal(groups, ranked)
 
 
 def _removal(groups: Sequence[Group], chosen: Chosen) -> Removal:
