@@ -150,7 +150,7 @@ def facts(source: Run, task: Task, chosen: Subject, options: Options, config: Ma
 def told(path: Path, content: bytes, chosen: Subject, options: Options, found: parity.Parity) -> Outcome:
     """Lines for the user, and the outcome."""
     size = files.megabytes(len(content))
-    fields: dict[str, Any] = {
+    about: dict[str, Any] = {
         "format": options.format,
         "preprocessing": options.preprocessing,
         "inputs": [port.to_dict() for port in chosen.inputs],
@@ -162,8 +162,8 @@ def told(path: Path, content: bytes, chosen: Subject, options: Options, found: p
     if options.format == "onnx":
         import onnx
 
-        fields["opset"] = onnx_file.opset_of(onnx.load_from_string(content))
-        opset = f", opset {fields['opset']}"
+        about["opset"] = onnx_file.opset_of(onnx.load_from_string(content))
+        opset = f", opset {about['opset']}"
     log.info("in: %s", "; ".join(map(str, chosen.inputs)))
     log.info("out: %s", chosen.output)
     compared = f"compared with the run on {found.rows} rows of {found.split}"
@@ -172,4 +172,4 @@ def told(path: Path, content: bytes, chosen: Subject, options: Options, found: p
     if found.agreement is not None:
         figures["export/agreement"] = found.agreement
     figures |= {"export/max_relative_difference": found.relative, "export/bytes": float(len(content))}
-    return Outcome(figures, {}, {"export": str(path.absolute())}, fields)
+    return Outcome(figures, {}, {"export": str(path.absolute())}, {"export": about})
