@@ -35,7 +35,7 @@ class Magnitude(Compressor):
     def __init__(
         self,
         amount: float = 0.8,
-        scope: Literal["global", "layer", "lamp"] = "global",
+        scope: Literal["global", "layer", "lamp"] = "lamp",
         schedule: Literal["once", "gradual"] = "gradual",
         exclude: Sequence[str] = (),
         embeddings: bool = False,
