@@ -150,10 +150,6 @@ def start_from(task: nn.Module, source: Run) -> None:
     if is_estimator(task):
         kind = type(weights_of(task)).__name__.lower()
         raise UsageError(f"a {kind} is fitted at once and cannot begin from `{source.name}`; leave out `--from`")
-    if source.verb == "quantize" or isinstance(weights_of(task), Artifact):
-        raise RunError(
-            f"`{source.name}` is quantized and cannot be trained further; train its parent, then quantize that"
-        )
     state, target = read_weights(source), weights_of(task)
     own = target.state_dict()
     fits = {k: v for k, v in state.items() if k in own and tensors.takes(own[k], v)}
