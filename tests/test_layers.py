@@ -24,6 +24,7 @@ LAYERS = {
     "trainctl.tuning": 10,
     "trainctl.sweep": 9,
     "trainctl.repeat": 9,
+    "trainctl.compress": 9,
     "trainctl.worker": 9,
     "trainctl.launch": 8,
     "trainctl.supervisor": 7,
@@ -49,6 +50,7 @@ LAYERS = {
     "trainctl.data.spec": 0,
     "trainctl.datasets": 0,
     "trainctl.durations": 1,
+    "trainctl.budgets": 1,
     "trainctl.errors": 0,
     "trainctl": 0,
 }
@@ -64,11 +66,14 @@ FORBIDDEN = {
     "trainctl.build": ("trainctl.run", "trainctl.config", *COMPONENTS[:-2]),
     **{name: ("hydra", "omegaconf") for name, layer in LAYERS.items() if layer in (1, 2)},
     **{f"trainctl.{name}": ("hydra", "omegaconf") for name in ("callbacks", "threads", "lr_range", "exporting")},
-    **{f"trainctl.{name}": COMPONENTS for name in ("sweep", "repeat", "worker", "supervisor")},
+    **{f"trainctl.{name}": COMPONENTS for name in ("sweep", "repeat", "compress", "worker", "supervisor")},
 }
 # upward on purpose: a launched run with folds or seeds launches its children
 EXCEPTIONS = {("trainctl.launch", "trainctl.repeat")}
-LIGHT = ("cli", "sweep", "repeat", "worker", "launch", "supervisor", "check", "reporting", "doctor", "config", "run")
+LIGHT = (
+    "cli", "sweep", "repeat", "compress", "budgets", "worker", "launch", "supervisor", "check", "reporting", "doctor",
+    "config", "run",
+)  # fmt: skip
 HEAVY = ("torch", "torchmetrics", "pytorch_lightning", "sklearn", "polars", "pandas", "scipy")
 ROOMS_NOT_BUILT = {"utils", "helpers", "manager", "core", "common"}
 

@@ -19,7 +19,7 @@ _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 @dataclass(frozen=True)
 class Budget:
-    """max_drop: of the objective on val. targets: by how many times each quantity must fall. max_latency_ms: a batch."""
+    """max_drop: of the objective on val. targets: how many times less of each quantity. max_latency_ms: of a call."""
 
     max_drop: float | None = None
     targets: Mapping[str, float] | None = None

@@ -290,7 +290,7 @@ def opened(runs_dir: Path, name: str, verb: str | Sequence[str] | None = None) -
 def fine_tune(source: Run, overrides: Sequence[str], options: Options) -> Run:
     """A new run with the source's data, model and task unless the overrides choose others, from its weights."""
     if source.verb == "quantize":
-        raise RunError(f"`{source.name}` is quantized and cannot be trained further; train its parent and quantize that")
+        raise RunError(f"`{source.name}` is quantized and cannot be trained further; name its parent instead")
     chosen = {word.partition("=")[0].lstrip("+~") for word in overrides}
     kept = [f"{group}=from_run" for group in ("data", "model", "task") if group not in chosen]
     return start("train", [*kept, *overrides], options, source)
