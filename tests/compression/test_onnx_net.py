@@ -45,9 +45,9 @@ def test_a_layer_that_cannot_be_exported_is_named(layer: nn.Module, sentence: st
 
 
 def test_the_batch_is_free_the_opset_as_asked_and_no_path_of_this_machine_is_inside() -> None:
-    net = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    net = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4).eval(), nn.ReLU(), nn.Linear(4, 2))
     content = to_onnx(net, torch.randn(3, 6), opset=18)
-    assert net.training and b".py" not in content
+    assert [part.training for part in net] == [True, False, True, True] and b".py" not in content
     runner, x = session(content, 1), torch.randn(5, 6)
     for rows in (x[:1], x):
         assert np.allclose(runner.run(None, {"x": rows.numpy()})[0], net(rows).detach(), atol=1e-6)

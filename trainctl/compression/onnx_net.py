@@ -72,7 +72,7 @@ def traced(
     module: nn.Module, examples: tuple[Tensor, ...], inputs: tuple[str, ...], output: str, opset: int = OPSET
 ) -> bytes:
     """As `to_onnx`, for a module of one output and any number of inputs; each example is [2 or more, ...]."""
-    was_training = module.training
+    modes = [(part, part.training) for part in module.modules()]
     try:
         with quietly():
             batch = torch.export.Dim("batch")
@@ -89,7 +89,8 @@ def traced(
 
         raise UsageError(f"the net cannot be exported to ONNX: {reason(error, module, examples)}") from error
     finally:
-        module.train(was_training)
+        for part, mode in modes:
+            part.training = mode
     written = next(entry.version for entry in model.opset_import if not entry.domain)
     if written != opset:
         raise UsageError(f"the net cannot be written in opset {opset}, only in {written}; choose `opset={written}`")
