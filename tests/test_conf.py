@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -23,18 +24,27 @@ RECIPES = ("experiment", "debug")
 OF_TUNE = ("sampler", "stopper", "space")
 
 
+def verb_of(word: str) -> str:
+    """The verb that has an option; a compressor's class names its own."""
+    if word.startswith("compressor"):
+        node = yaml.safe_load((CONF / f"{word.replace('=', '/')}.yaml").read_text(encoding="utf-8"))
+        module, _, name = node["_target_"].rpartition(".")
+        return str(getattr(importlib.import_module(module), name).verb)
+    return "tune" if word.startswith(OF_TUNE) else "train"
+
+
 @pytest.mark.parametrize("word", OPTIONS)
 def test_an_option_composes_without_a_problem(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    verb = "tune" if word.startswith(OF_TUNE) else "train"
-    config = compose(verb, [word], CONF)
+    verb, source = verb_of(word), plain(compose("train", [], CONF)) if word.startswith("compressor") else None
+    config = compose(verb, [word], CONF, source)
     resolved = plain(config)
     assert check(verb, resolved, CONF) == ([ON_A_GPU[word]] if word in ON_A_GPU else [])
     refuse_untrusted(resolved)
     assert saved.load(saved.dump(config)) == resolved
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+@pytest.mark.parametrize("verb", ["evaluate", "predict", "prune", "quantize", "compress", "export"])
 @pytest.mark.parametrize("word", ["data=digits", "data=tabular", "experiment=fashion_cnn"])
 def test_a_verb_reads_what_train_has_written(verb: str, word: str) -> None:
     source = plain(compose("train", [word, "seed=4"], CONF))

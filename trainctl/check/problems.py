@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainctl.check import rules
+from trainctl.check.kinds import shown
 from trainctl.check.machine import machine_problems
 from trainctl.check.monitors import monitor_problems
 from trainctl.check.signatures import Parameter, Signature, locate, signature
@@ -22,7 +23,7 @@ OBJECTS = frozenset(
 )
 INJECTED = OBJECTS | {"save_dir", "seed", "root", "monitor", "mode"}
 # Sections whose rules describe our own components only; a foreign one may use the same names for other things.
-_OURS_ONLY = ("data", "model", "task", "scheduler", "callbacks")
+_OURS_ONLY = ("data", "model", "task", "scheduler", "callbacks", "compressor")
 _SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 
@@ -131,7 +132,7 @@ def _target_problems(config: Mapping[str, Any], extra: tuple[str, ...]) -> Itera
         if target is None:
             continue
         if not isinstance(target, str):
-            yield f"`{key}._target_` must be a dotted path such as `torch.nn.Linear`, got {rules.shown(target)}"
+            yield f"`{key}._target_` must be a dotted path such as `torch.nn.Linear`, got {shown(target)}"
             continue
         if _runs_code(target):
             yield f"`{target}` is refused as `{key}._target_`: it runs commands or code and makes no component"

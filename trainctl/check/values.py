@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from trainctl.check.rules import shown
+from trainctl.check.kinds import shown
 from trainctl.errors import did_you_mean
 
 _NAMES = {"bool": "true or false (unquoted)", "int": "a whole number", "float": "a number", "str": "a text"}
