@@ -21,7 +21,7 @@ from trainctl.errors import UsageError, did_you_mean
 
 TARGETS = ("channels", "macs")
 IMPORTANCES = ("magnitude", "taylor", "batchnorm")
-AMOUNTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+AMOUNTS = (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 LEAST = 0.1  # of a layer's channels that a ranking across layers leaves: a layer of one channel cannot be trained again
 Chosen = list[list[int]]  # for each group, the units that go
 
@@ -114,7 +114,7 @@ class Channels(Compressor):
         return resize(net, self.plan)
 
     def candidates(self, net: nn.Module, context: Context) -> list[Node]:
-        """A fifth of the channels to four fifths, or of the multiply-adds."""
+        """A tenth of the channels to nine tenths, or of the multiply-adds."""
         kept: Node = {"target": self.target, "importance": self.importance, "global_ranking": self.global_ranking}
         kept |= {"rounds": self.rounds, "round_to": self.round_to, "exclude": list(self.exclude)}
         return [{"amount": amount, **kept} for amount in AMOUNTS]
