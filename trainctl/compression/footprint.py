@@ -25,6 +25,7 @@ Load = Callable[[], Callable[[Any], Any]]
 
 ROUNDS = 5
 PATIENCE_S = 120.0
+M_MMAP_THRESHOLD = -3  # of glibc: larger tensors are mapped each for itself, so that what is freed is given back
 
 
 class Footprint(TypedDict):
@@ -70,7 +71,10 @@ def _in_the_child(writing: int, load: Load, x: Any, rounds: int) -> None:
             signal.signal(signum, signal.SIG_DFL)
         torch.set_num_threads(1)
         _be_quiet()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)
         gc.freeze()  # what the parent left is not looked through again, which would copy its pages
+        gc.disable()  # when it would collect cycles is chance: each round keeps its garbage to the end
         os.write(writing, json.dumps(_measured(load, x, rounds)).encode())
         code = 0
     finally:
