@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trainctl import build
 from trainctl.compression.base import Context
+from trainctl.compression.onnx_net import OnnxNet, to_onnx
 from trainctl.config.compose import compose, plain
 
 DATA = {
@@ -63,6 +64,18 @@ def bench() -> Callable[..., Bench]:
         return copy.deepcopy(_trained(model, words))
 
     return make
+
+
+@pytest.fixture
+def exported() -> Callable[..., OnnxNet]:
+    """`exported("cnn")`: the float32 net of `bench("cnn")` in ONNX (once a test process: an export takes seconds)."""
+    return lambda model, *words: OnnxNet(_exported(model, words))
+
+
+@cache
+def _exported(model: str, words: tuple[str, ...]) -> bytes:
+    b = _trained(model, words)
+    return to_onnx(b.net, b.context.example)
 
 
 @cache

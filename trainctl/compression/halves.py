@@ -65,7 +65,9 @@ class Half(Quantizer):
             if self._whole or _is_torchs(module):
                 chosen.append(name)
             else:
-                context.leave(name, f"{type(module).__name__} is no layer of torch.nn, and does not compute in 16 bits")
+                context.leave(
+                    name or "net", f"{type(module).__name__} is no layer of torch.nn, and does not compute in 16 bits"
+                )
         return chosen
 
     def _holders(self, net: nn.Module) -> list[str]:

@@ -20,6 +20,7 @@ def quantized(net: nn.Module, config: str, layers: Collection[str], **options: A
 
     config: the name of a configuration of torchao.quantization, `options` what it is given.
     """
+    assert config.endswith("Config")
     with silently():
         import torchao.quantization as ao
 
@@ -45,10 +46,10 @@ def choose(net: nn.Module, exclude: Sequence[str], context: Context, multiple: i
         if name in left or isinstance(module, NonDynamicallyQuantizableLinear):  # its nn.MultiheadAttention is named
             continue
         if not _is_linear(module):
-            context.leave(name, f"torchao quantizes Linear layers, and it is {_kind(module)}")
+            context.leave(name or "net", f"torchao quantizes Linear layers, and it is {_kind(module)}")
         elif any(size % multiple for size in sizes(module)):
             shape = " x ".join(map(str, sizes(module)))
-            context.leave(name, f"its size {shape} is no multiple of {multiple}")
+            context.leave(name or "net", f"its size {shape} is no multiple of {multiple}")
         else:
             chosen.append(name)
     return chosen
