@@ -171,7 +171,8 @@ def test_every_mistake_of_a_command_is_reported() -> None:
     words = ["model=cnnn", "model.channels=[3]", "optimizer.lrr=3", "data.path=(", "seed=-1", "+train.x=1"]
     assert check_words("train", words) == [
         "cannot read override 4 (`data.path=(`) at column 11 (`(`); quote it: 'data.path=\"(\"'",
-        "no `model` option `cnnn`; have: cnn, linear, lstm, mlp, resmlp, resnet, transformer; did you mean `cnn`?",
+        "no `model` option `cnnn`; have: cnn, forest, linear, lstm, mlp, resmlp, "
+        "resnet, transformer, tree; did you mean `cnn`?",
         "unknown key `optimizer.lrr`; did you mean `optimizer.lr`?",
         "`train` has no parameter `x`; it has: monitor, mode, folds, seeds, test, bootstrap",
         "`seed` must be a whole number from 0 to 4294967295, got -1",

@@ -9,7 +9,7 @@ import pytest
 
 from trainctl.cli.completion import complete
 
-MODELS = ["cnn", "linear", "lstm", "mlp", "resmlp", "resnet", "transformer"]
+MODELS = ["cnn", "forest", "linear", "lstm", "mlp", "resmlp", "resnet", "transformer", "tree"]
 CNN = [
     f"model.{key}="
     for key in ("activation", "block", "channels", "dropout", "hidden_dim", "kernel", "norm", "num_blocks")

@@ -12,7 +12,7 @@ from trainctl.config.compose import compose, plain
 from trainctl.config.location import conf_dir
 from trainctl.errors import UsageError
 
-MODELS = "cnn, linear, lstm, mlp, resmlp, resnet, transformer"
+MODELS = "cnn, forest, linear, lstm, mlp, resmlp, resnet, transformer, tree"
 TOP = "seed, compile, ema, freeze, train, paths, data, model, task, optimizer, scheduler, trainer, callbacks, logger"
 OPTIMIZER = "_target_, _partial_, lr, weight_decay, betas, eps, fused"
 
@@ -237,7 +237,7 @@ def test_a_typo_against_a_source_run_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         compose("evaluate", ["model=mlp2"], source=SOURCE)
     assert str(caught.value) == (
-        "no `model` option `mlp2`; have: cnn, from_run, linear, lstm, mlp, resmlp, resnet, transformer; "
+        "no `model` option `mlp2`; have: cnn, forest, from_run, linear, lstm, mlp, resmlp, resnet, transformer, tree; "
         "did you mean `mlp`?"
     )
 

@@ -10,7 +10,7 @@ from trainctl.config.compose import compose, plain
 from trainctl.config.provenance import why
 from trainctl.errors import UsageError
 
-MODELS = "cnn, linear, lstm, mlp, resmlp, resnet, transformer"
+MODELS = "cnn, forest, linear, lstm, mlp, resmlp, resnet, transformer, tree"
 BEST = """\
 # @package _global_
 defaults:

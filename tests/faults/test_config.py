@@ -63,9 +63,12 @@ SENTENCES = {
         "`model.dropout` needs the environment variable `TRAINCTL_NOT_SET`, which is not set"
     ),
     "model=mlp2": (
-        "no `model` option `mlp2`; have: cnn, linear, lstm, mlp, resmlp, resnet, transformer; did you mean `mlp`?"
+        "no `model` option `mlp2`; have: cnn, forest, linear, lstm, mlp, resmlp, "
+        "resnet, transformer, tree; did you mean `mlp`?"
     ),
-    "model=null": "`model=null` names no option; have: cnn, linear, lstm, mlp, resmlp, resnet, transformer",
+    "model=null": (
+        "`model=null` names no option; have: cnn, forest, linear, lstm, mlp, resmlp, resnet, transformer, tree"
+    ),
     "~model": "the config has no `model`; choose one with `model=...`",
     "~train": "the config has no `train`; leave out the override that removes it",
     "train=null": "the config has no `train`; leave out the override that removes it",

@@ -61,7 +61,8 @@ FILES = {
     "seed\n1\n\"2,3\"\n": "`trials.csv` line 3: `seed=2,3` gives several values; a row is one point",
     "optimizer.lrr\n1\n2\n": "unknown key `optimizer.lrr`; did you mean `optimizer.lr`?",
     "model,model.hiden_dims\nmlp,[1]\nlinear,\n": "unknown key `model.hiden_dims`; did you mean `model.hidden_dims`?",
-    "model\nmlp\nmpl\n": "no `model` option `mpl`; have: cnn, linear, lstm, mlp, resmlp, resnet, transformer; "
+    "model\nmlp\nmpl\n": "no `model` option `mpl`; have: cnn, forest, linear, lstm, mlp, resmlp, "
+    "resnet, transformer, tree; "
     "did you mean `mlp`?",
     "optimizer.lr\n0.1\n-3\n": "`optimizer.lr` must be > 0 or auto, got -3",
     "seed\n1\n\"2\n": "`trials.csv` is not a CSV file in UTF-8: unexpected end of data",

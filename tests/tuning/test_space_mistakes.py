@@ -45,7 +45,8 @@ MISTAKES = {
     ("model=linear,mlp", "model.droput=0,0.5"): "unknown key `model.droput`; did you mean `model.dropout`?",
     ("modl=mlp,linear",): "unknown key `modl`; did you mean `model`?",
     ("lr=0.1,0.2",): "unknown key `lr`; did you mean `optimizer.lr`?",
-    ("model=mlp,mpl",): "no `model` option `mpl`; have: cnn, linear, lstm, mlp, resmlp, resnet, transformer; "
+    ("model=mlp,mpl",): "no `model` option `mpl`; have: cnn, forest, linear, lstm, mlp, resmlp, "
+    "resnet, transformer, tree; "
     "did you mean `mlp`?",
     ("model.dropout=interval(0,1.5)",): "`model.dropout` must be ≥ 0 and < 1, got 1.5",
     ("model.dropout=interval(-0.5,0.5)",): "`model.dropout` must be ≥ 0 and < 1, got -0.5",
