@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trainctl.compression import measure
 from trainctl.compression.base import Context
 from trainctl.compression.onnx_net import OnnxNet, to_onnx, traced
 from trainctl.compression.trees import Trees, is_tree
@@ -96,6 +97,13 @@ def test_the_weights_alone_restore_it() -> None:
     again.load_state_dict(net.state_dict())
     x, _ = rows(NUMBER)
     assert torch.equal(again(x), net(x))
+
+
+def test_thresholds_and_the_values_of_leaves_are_counted() -> None:
+    net, _ = pruned(fitted("tree", CLASSES), CLASSES, alpha=0.01)
+    found = measure.static(net, rows(CLASSES)[0], [])
+    leaves = (len(net.feature) + 1) // 2
+    assert found["parameters"] == found["non_zeros"] == leaves - 1 + 3 * leaves and found["macs"] is None
 
 
 def test_too_little_and_too_much_are_said() -> None:

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from trainctl.compression import cost
 from trainctl.compression.base import Artifact
 from trainctl.compression.onnx_net import OnnxNet
+from trainctl.compression.trees import is_tree, num_numbers
 
 ZSTD_LEVEL = 9  # one level for every size, or a ratio would compare levels; 19 gains 5 % and takes 20 times as long
 
@@ -68,14 +69,15 @@ def static(net: nn.Module, example: Tensor, files: Sequence[Path], float_net: nn
 
     example: x [1 or more, ...] as the net takes it. Multiply-adds are those of `float_net` where it is given: what a
     quantized kernel does cannot be seen, and an ONNX net without one has None. Zeros of an integer weight are its zero
-    points; scales and zero points are no parameters.
+    points; scales and zero points are no parameters. A tree's are thresholds and the values of leaves; it multiplies
+    nothing.
     """
     counted = float_net if float_net is not None else net
     parameters, non_zeros = parameters_of(net)
     return {
         "parameters": parameters,
         "non_zeros": non_zeros,
-        "macs": None if isinstance(counted, Artifact) else cost.macs(counted, example[:1]),
+        "macs": None if isinstance(counted, Artifact) or is_tree(counted) else cost.macs(counted, example[:1]),
         "bytes": sum(path.stat().st_size for path in files),
         "zstd_bytes": sum(_packed(path) for path in files),
     }
@@ -87,6 +89,8 @@ def parameters_of(net: nn.Module) -> tuple[int, int]:
         from trainctl.compression import onnx_weights
 
         return onnx_weights.count(net.content)
+    if is_tree(net):
+        return num_numbers(net), num_numbers(net)
     weights = [_plain(parameter.detach()) for parameter in net.parameters()]
     return sum(w.numel() for w in weights), sum(int(w.count_nonzero()) for w in weights)
 

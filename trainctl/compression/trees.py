@@ -168,6 +168,13 @@ def levels(child: np.ndarray, roots: np.ndarray) -> list[np.ndarray]:
     return found
 
 
+def num_numbers(net: nn.Module) -> int:
+    """What a tree or forest has for parameters: the thresholds of its questions and the values of its leaves."""
+    arrays = {name: tensor.cpu().numpy() for name, tensor in net.state_dict().items()}
+    leaves = num_leaves(arrays)
+    return len(arrays["feature"]) - leaves + leaves * int(arrays["value"].shape[1])
+
+
 def num_leaves(arrays: Mapping[str, np.ndarray]) -> int:
     """Leaves of all trees."""
     child = arrays["child"]
