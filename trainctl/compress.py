@@ -149,9 +149,12 @@ class Search:
         drops = [0.0, *(_drop_of(run, self.source) for run, _ in self.points)]
         texts = ["the run itself", *(what for _, what in self.points)]
         batch = int(options["batch"])
-        first = _speeds(found[0], threads)
+        by_engine = {f"{i} {engine}": times for i, one in enumerate(found)
+                     for engine, times in one["latency"][str(threads)].items()}  # fmt: skip
+        read = module.latency.reading(by_engine)
+        first = _speeds(found[0], threads, read)
         points = [
-            _point(number, run, what, drop, one, found[0], _speeds(one, threads), first, batch)
+            _point(number, run, what, drop, one, found[0], _speeds(one, threads, read), first, batch)
             for number, (run, what, drop, one) in enumerate(zip(runs, texts, drops, found, strict=True))
         ]
         for point in points:
@@ -201,11 +204,10 @@ def _drop_of(child: Run, source: Run) -> float:
     return fallen
 
 
-def _speeds(one: Mapping[str, Any], threads: int) -> dict[int, float]:
-    """Median ms by batch size on the engine that is fastest for single rows."""
-    engines = one["latency"][str(threads)].values()
-    chosen = min(engines, key=lambda times: times[1]["median_ms"])
-    return {batch: times["median_ms"] for batch, times in chosen.items()}
+def _speeds(one: Mapping[str, Any], threads: int, read: str) -> dict[int, float]:
+    """ms by batch size on the engine that is fastest for single rows."""
+    chosen = min(one["latency"][str(threads)].values(), key=lambda times: times[1][read])
+    return {batch: times[read] for batch, times in chosen.items()}
 
 
 def _point(

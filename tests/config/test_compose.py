@@ -89,7 +89,8 @@ def test_a_parameter_of_a_target_may_be_added() -> None:
 def test_an_unknown_verb() -> None:
     with pytest.raises(UsageError) as caught:
         compose("trian")
-    assert str(caught.value) == "no verb `trian`; have: evaluate, predict, train, tune; did you mean `train`?"
+    verbs = "compress, evaluate, export, predict, prune, quantize, train, tune"
+    assert str(caught.value) == f"no verb `trian`; have: {verbs}; did you mean `train`?"
 
 
 def test_a_users_folder_adds_options_and_experiments(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from trainctl.cli.options import (
     Trust,
     Verbose,
 )
-from trainctl.errors import GateError, RunError
+from trainctl.config import listing
+from trainctl.errors import GateError, RunError, UsageError
 from trainctl.run import files
 from trainctl.run.run import Run
 
@@ -117,6 +118,7 @@ def _compressed(
     options = launch.Options(str(runs_dir), folder, trust or [], quiet, arguments=arguments)
     source = commands.with_weights(launch.opened(runs_dir, name, launch.MODEL_VERBS))
     refuse(source, verb)
+    refuse_quantizer(verb, overrides or [], config_dir)
     run = launch.start(verb, list(overrides or []), options, source)
     content = files.read_json(run.path / "compression.json")
     if as_json:
@@ -146,3 +148,11 @@ def refuse(source: Run, verb: str) -> None:
         parent = f"`{files.shown(source.parent)}`" if source.parent else "its parent"
         first = f"prune {parent}, then quantize the result" if verb == "prune" else f"quantize {parent} in another way"
         raise RunError(f"`{shown}` is quantized already, and integer weights cannot be changed further; {first}")
+
+
+def refuse_quantizer(verb: str, words: list[str], config_dir: Path | None) -> None:
+    """UsageError for `prune compressor=int8`: options of quantize have a key that prune has not, `backend`."""
+    chosen = [word.partition("=")[2] for word in words if word.startswith("compressor=")]
+    for file in listing.files("compressor", listing.folders(config_dir)) if verb == "prune" and chosen else ():
+        if file.stem == chosen[-1] and "\nbackend:" in file.read_text(encoding="utf-8"):
+            raise UsageError(f"`{file.stem}` is a compressor of `trainctl quantize`; use that verb")

@@ -27,6 +27,8 @@ def next_commands(run: Run) -> list[str]:
     commands = [f"trainctl evaluate {net}{trust}"]
     if all(_is_ours(run, section) for section in ("data", "task")):
         commands.append(f"trainctl predict {net} FILE -o predictions.csv{trust}")
+    if run.verb != "train":
+        commands.append(f"trainctl export {net} format=onnx{trust}")
     return commands
 
 

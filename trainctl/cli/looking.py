@@ -95,7 +95,7 @@ def doctor(runs_dir: RunsDir = RUNS, as_json: Json = False, traceback: Traceback
     return ResourceError.exit_code if any(check.grade == "fail" for check in checks) else 0
 
 
-VerbName = Annotated[str, typer.Argument(metavar="VERB", help="train, evaluate or predict")]
+VerbName = Annotated[str, typer.Argument(metavar="VERB", help="train, evaluate, prune, ...")]
 
 
 @config_app.command("show")

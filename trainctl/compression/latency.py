@@ -27,6 +27,7 @@ WARM_UP = 10  # calls before the first that counts
 FEWEST = 5  # calls that count even of a subject that is out of time
 TURN = 10  # calls in a row on several threads
 PAUSE_S = 0.005
+BUSY = 0.1  # the share of a call's time in which it waited, from which the clock measures the others
 
 
 def latency(
@@ -54,6 +55,12 @@ def latency(
         for name, measured in times.items():
             found[name][batch] = summary(measured, threads)
     return found
+
+
+def reading(times: Mapping[str, Mapping[int, Mapping[str, float]]]) -> str:
+    """Which figure of `latency` to go by: `median_ms`, or `cpu_ms` where calls waited for a processor that was busy."""
+    waited = max((figures["waited"] for by_batch in times.values() for figures in by_batch.values()), default=0.0)
+    return "cpu_ms" if waited > BUSY else "median_ms"
 
 
 def summary(calls: list[Call], threads: int = 1) -> dict[str, float]:

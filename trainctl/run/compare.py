@@ -12,7 +12,7 @@ from trainctl.errors import RunError, UsageError, did_you_mean
 from trainctl.metrics import names
 from trainctl.run.run import STATUSES, Run
 
-_VERBS = ("train", "evaluate", "predict")
+_VERBS = ("train", "evaluate", "predict", "tune", "prune", "quantize", "compress", "export")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 

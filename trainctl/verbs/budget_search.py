@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from trainctl.budgets import Budget
-from trainctl.compression import latency
+from trainctl.compression import latency, measure
 from trainctl.compression.base import Artifact, Compressor
 from trainctl.compression.cost import macs
 from trainctl.compression.tensors import flatten
@@ -93,7 +93,8 @@ class Judge:
         nets = {"parent": self.parent.net, "net": net}
         subjects = {name: _fastest(latency.subjects_of(one, x, threads)) for name, one in nets.items()}
         timed = latency.latency(subjects, {rows: x}, int(options["calls"]), threads, float(options["seconds"]))
-        before, after = (timed[name][rows]["median_ms"] for name in nets)
+        read = latency.reading(timed)
+        before, after = (timed[name][rows][read] for name in nets)
         return {"latency": before / after, "latency_ms": after}
 
 
@@ -133,7 +134,7 @@ def weight_bytes(net: nn.Module) -> int:
 
 
 def _parameters(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
+    return measure.parameters_of(net)[0]
 
 
 def _fastest(subjects: dict[str, Callable[[Any], Any]]) -> Callable[[Any], Any]:

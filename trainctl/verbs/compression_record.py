@@ -99,9 +99,12 @@ def figures(parent: Parent, child: nn.Module, source: Run, notes: list[str]) -> 
         for engine, subject in latency.subjects_of(net, example, threads, notes).items():
             timed[f"{name} {engine}"] = subject
     times = latency.latency(timed, rows, int(options["calls"]), threads, float(options["seconds"]))
+    read = latency.reading(times)
+    if read == "cpu_ms":
+        notes.append("the machine was busy, so times of calls are the processor's, not the clock's")
     for name, one in zip(("before", "after"), found, strict=True):
         one["latency"] = {
-            subject.partition(" ")[2]: {str(batch): part["median_ms"] for batch, part in by_batch.items()}
+            subject.partition(" ")[2]: {str(batch): part[read] for batch, part in by_batch.items()}
             for subject, by_batch in times.items()
             if subject.startswith(name)
         }

@@ -154,7 +154,7 @@ def told(path: Path, content: bytes, chosen: Subject, options: Options, found: p
         "format": options.format,
         "preprocessing": options.preprocessing,
         "inputs": [port.to_dict() for port in chosen.inputs],
-        "outputs": [chosen.output.to_dict()],
+        "gives": [chosen.output.to_dict()],
         "rows": found.rows,
         "split": found.split,
     }

@@ -1,0 +1,84 @@
+"""compress: its points are ordinary runs, the front is what no point beats, a budget that none meets is exit code 8."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from trainctl import compress
+from trainctl.run import machine
+from trainctl.run.run import Run
+
+QUICK = (
+    "measure.calls=10", "measure.seconds=0.05", "measure.bootstrap=0", "compress.amounts=[0.5]", "compress.epochs=1",
+    "compress.quantizers=[int8_dynamic]",
+)  # fmt: skip
+
+
+def test_points_are_runs_and_the_best_is_named(lab: Any) -> None:
+    trained = lab.train("model.hidden_dims=[64,64]")
+    done = lab("compress", str(trained.path), *QUICK, "--max-drop", "0.5", "--json")
+    assert done.code == 0, done.err
+    run = Run.open(lab.folder / done.json["run"])
+    content = json.loads((run.path / "compress.json").read_text())
+    assert done.json["compress"] == content and not content["failed"]
+    assert [point["what"] for point in content["points"]] == [
+        "the run itself", "int8_dynamic", "channels 0.5 of the multiply-adds", "channels 0.5, int8_dynamic",
+    ]  # fmt: skip
+    best = run.path / run.record["best"]
+    assert content["points"][content["best"]]["run"] == str(best.relative_to(lab.folder))
+    assert content["points"][content["best"]]["front"]
+    assert {row["layer"] for row in content["sensitivity"]} == {"1", "3", "5"}
+    assert trained.test_looks() == 1  # its own: the search sees val alone
+    assert not any(name.startswith("test/") for name in run.metrics)
+    evaluated = lab("evaluate", str(best), "evaluate.bootstrap=0", "split=val", "--json").json["metrics"]
+    assert evaluated["val/accuracy"] == Run.open(best).metrics["val/accuracy"] == run.metrics["val/accuracy"]
+    page = (run.path / "report.html").read_text()
+    assert "Points" in page and "Sensitivity" in page
+
+
+def test_a_budget_that_no_point_meets_and_a_point_that_fails_are_said(lab: Any) -> None:
+    trained = lab.train("model.hidden_dims=[32]")
+    words = (*QUICK[:5], "compress.quantizers=[int8_dynamic,float8]", "--target", "bytes=500x")
+    done = lab("compress", str(trained.path), *words)
+    assert done.code == 8
+    assert "bytes fell " in done.err.splitlines()[-1] and "the closest point is kept in `runs/compress/" in done.err
+    assert "warning: float8 failed: " in done.out and "int8_dynamic" in done.out
+
+
+def test_a_run_that_did_not_end_well_is_refused(lab: Any) -> None:
+    trained = lab.train("trainer.max_epochs=1")
+    shown, record = str(trained.path.relative_to(lab.folder)), json.loads((trained.path / "run.json").read_text())
+    (trained.path / "run.json").write_text(json.dumps(record | {"status": "failed"}))
+    assert lab.sentence(4, "prune", shown) == (
+        f"`{shown}` failed; `prune` needs a completed run; resume it with `trainctl train --resume {shown}`"
+    )
+    alive = record | machine.process() | {"status": "running"}
+    (trained.path / "run.json").write_text(json.dumps(alive))
+    assert lab.sentence(4, "quantize", shown) == f"`{shown}` is still running; `quantize` needs a completed run"
+    assert not (lab.folder / "runs" / "prune").exists() and not (lab.folder / "runs" / "quantize").exists()
+
+
+def test_a_point_beats_another_only_where_it_is_worse_in_nothing() -> None:
+    def point(drop: float, size: int, ms: float) -> dict[str, Any]:
+        return {"figures": {"drop": drop, "latency_ms": ms}, "bytes": size}
+
+    assert compress._dominates(point(0, 10, 1), point(0, 10, 2))
+    assert not compress._dominates(point(0, 10, 1), point(0, 10, 1))
+    assert not compress._dominates(point(0.1, 5, 1), point(0, 10, 2))
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (("compressor=int8_static",), "`int8_static` is a compressor of `trainctl quantize`; use that verb"),
+    (("compressor.amount=1",), "`compressor.amount` must be > 0 and < 1, got 1"),
+    (("compressor=chanels",), "no `compressor` option `chanels`; have: "),
+    (("calibration.split=test",), "`calibration.split` must be train, since the test split would no longer be unseen, "
+                                  "got the text 'test'"),
+    (("objective=val/acc",), "`objective=val/acc` is not produced on val; have: val/loss, val/accuracy, "),
+])  # fmt: skip
+def test_what_cannot_be_done_leaves_nothing(lab: Any, words: tuple[str, ...], sentence: str) -> None:
+    trained = lab.train("trainer.max_epochs=1")
+    assert lab.sentence(2, "prune", str(trained.path), *words).startswith(sentence)
+    assert not list((lab.folder / "runs").glob("prune/*"))
