@@ -124,9 +124,12 @@ def _evaluation_seconds(task: Any, data: Any) -> float:
 
 
 def parameters(task: Any) -> int:
-    """Weights of the net, or of a whole foreign module."""
+    """Weights of the net, or of a whole foreign module; thresholds and values of leaves of trees."""
+    from trainctl.compression.trees import is_tree, num_numbers
     from trainctl.verbs.restore import weights_of
 
+    if is_tree(weights_of(task)):
+        return num_numbers(weights_of(task))
     return sum(p.numel() for p in weights_of(task).parameters())
 
 
