@@ -1,0 +1,164 @@
+"""8 bits where they do no harm: layer by layer static, dynamic or float32, found by measuring each layer alone.
+
+Each layer is quantized alone and the distance of the outputs from those in float is its sensitivity. From the plan
+with all layers in 8 bits, the worst are taken back, from static to dynamic first and then to float, until the
+objective on val has fallen by no more than `max_drop`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainctl.compression import calibration, onnx_int8
+from trainctl.compression.base import Context, Node
+from trainctl.compression.int8_static import OnnxInt8, bits_of, chosen_layers, nothing, rows_of, told
+from trainctl.compression.onnx_int8 import Layer, Maker
+from trainctl.compression.onnx_net import INPUT, OnnxNet, session, to_onnx
+from trainctl.errors import UsageError
+
+FLOAT = "float"
+DROPS = (0.0, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05)
+CLEARLY = 1.2  # a plan must be faster by this factor to take the place of the usual one: clocks differ from run to run
+
+Modes = dict[str, str]  # by the node's name
+
+
+class Int8(OnnxInt8):
+    """Static, dynamic or float32 for each layer, so that the objective on val drops by `max_drop` at most.
+
+    max_drop: in the objective's own unit. calibration, percentile, per_channel, rows, exclude: as in int8_static.
+    """
+
+    method = "int8"
+
+    def __init__(
+        self,
+        max_drop: float = 0.001,
+        calibration: str = "minmax",
+        percentile: float = 99.99,
+        per_channel: bool | str = "auto",
+        rows: int = 512,
+        exclude: Sequence[str] = (),
+        backend: str = "auto",
+        plan: Node | None = None,
+    ) -> None:
+        super().__init__(backend, plan)
+        self.max_drop, self.calibration, self.percentile = max_drop, calibration, percentile
+        self.per_channel, self.rows, self.exclude = per_channel, rows, exclude
+
+    def finish(self, net: nn.Module, context: Context) -> nn.Module:
+        model = onnx_int8.prepare(to_onnx(net, context.example))
+        layers = chosen_layers(model, self.exclude, (), context)
+        if not layers:
+            raise UsageError(nothing(self.method))
+        rows = rows_of(context, self.rows)
+        ranges = calibration.ranges(model, rows, self.calibration, self.percentile)
+        maker = Maker(model, ranges, rows, bits_of(context), self.per_channel)
+        starts = [_start(layers, first) for first in _order(layers)]
+        maker.quantized(starts[0])  # settles the scales
+        errors = {(x.node, mode): maker.error({x.node: mode}) for x in layers for mode in x.modes}
+        wanted = context.score(OnnxNet(model.SerializeToString())) - self.max_drop
+
+        def enough(modes: Modes) -> bool:
+            return context.score(OnnxNet(maker.quantized(modes))) >= wanted
+
+        plans: list[Modes] = []
+        for start in starts:
+            plan = least_taken_back(start, taken_back(layers, start, errors), enough)
+            if plan not in plans:
+                plans.append(plan)
+        chosen = _fastest([{n: m for n, m in plan.items() if m != FLOAT} for plan in plans], maker)
+        if not chosen:
+            raise UsageError(
+                f"`compressor=int8` finds no layer that can be quantized with a drop of {self.max_drop:g} at most; "
+                f"give more, e.g. compressor.max_drop={max(0.01, 2 * self.max_drop):g}, or take `compressor=qat`"
+            )
+        self.plan = {**maker.plan(), "layers": told(onnx_int8.layers(model), chosen)}
+        self.plan["sensitivity"] = _sensitivity(layers, errors)
+        for layer in layers:
+            if layer.node not in chosen:
+                context.note(f"`{layer.name}` stays in float: with it in 8 bits the drop exceeds {self.max_drop:g}")
+        return OnnxNet(maker.quantized(chosen))
+
+    def candidates(self, net: nn.Module, context: Context) -> list[Node]:
+        """From no drop to one of 0.05."""
+        return [{"max_drop": drop} for drop in DROPS]
+
+
+def taken_back(layers: Sequence[Layer], start: Modes, errors: Mapping[tuple[str, str], float]) -> list[tuple[str, str]]:
+    """(node, its next mode) one after the other, the layer with the largest error first, until all are in float."""
+    place = {layer.node: index for index, layer in enumerate(layers)}
+    after = {layer.node: [*layer.modes[layer.modes.index(start[layer.node]) + 1 :], FLOAT] for layer in layers}
+    queue = [(-errors[node, mode], place[node], node) for node, mode in start.items()]
+    heapq.heapify(queue)
+    steps = []
+    while queue:
+        error, _, node = heapq.heappop(queue)
+        mode = after[node].pop(0)
+        while mode != FLOAT and errors[node, mode] >= -error:
+            mode = after[node].pop(0)  # no gentler than what it has
+        steps.append((node, mode))
+        if mode != FLOAT:
+            heapq.heappush(queue, (-errors[node, mode], place[node], node))
+    return steps
+
+
+def least_taken_back(start: Modes, steps: Sequence[tuple[str, str]], enough: Callable[[Modes], bool]) -> Modes:
+    """`start` after the fewest of `steps` with which it is good enough, by bisection; all of them always are."""
+    low, high = -1, len(steps)
+    while high - low > 1:
+        middle = (low + high) // 2 if low >= 0 else 0
+        if enough({**start, **dict(steps[:middle])}):
+            high = middle
+        else:
+            low = middle
+    return {**start, **dict(steps[:high])}
+
+
+def _order(layers: Sequence[Layer]) -> list[str]:
+    """The usual first mode first: chains of dense layers and convolutions are faster static, attention dynamic."""
+    dense = any(layer.operator == "Conv" for layer in layers) or not any(x.operator == "MatMul" for x in layers)
+    return ["static", "dynamic"] if dense else ["dynamic", "static"]
+
+
+def _start(layers: Sequence[Layer], first: str) -> Modes:
+    return {layer.node: first if first in layer.modes else layer.modes[0] for layer in layers}
+
+
+def _fastest(plans: Sequence[Modes], maker: Maker) -> Modes:
+    """The plan with the least time for one row and for 64, the usual one unless another is clearly faster."""
+    if len(plans) == 1:
+        return plans[0]
+    sessions = [session(maker.quantized(plan), torch.get_num_threads()) for plan in plans]
+    times = [1.0] * len(plans)
+    for batch in (1, 64):
+        rows = maker.rows[:batch]
+        for index, seconds in enumerate(_medians(sessions, rows)):
+            times[index] *= seconds
+    best = min(range(len(plans)), key=times.__getitem__)
+    return plans[best if times[best] * CLEARLY**2 < times[0] else 0]
+
+
+def _medians(sessions: Sequence[Any], rows: Any, seconds: float = 0.3) -> list[float]:
+    """Median seconds of a call of each, in turns."""
+    found: list[list[float]] = [[] for _ in sessions]
+    ends = time.perf_counter() + seconds * len(sessions)
+    while len(found[0]) < 5 or (time.perf_counter() < ends and len(found[0]) < 200):
+        for run, times in zip(sessions, found, strict=True):
+            started = time.perf_counter()
+            run.run(None, {INPUT: rows})
+            times.append(time.perf_counter() - started)
+    return [statistics.median(times[2:]) for times in found]
+
+
+def _sensitivity(layers: Sequence[Layer], errors: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float]]:
+    """By layer and mode: the share by which the outputs move when that layer alone is quantized."""
+    names = told(layers, {layer.node: layer.node for layer in layers})
+    return {name: {m: float(f"{e:.3g}") for (n, m), e in errors.items() if n == node} for name, node in names.items()}
