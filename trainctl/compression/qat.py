@@ -88,7 +88,8 @@ class QAT(Int8Static):
         left = excluded(self.exclude, names)
         rows = torch.from_numpy(rows_of(context, self.rows)).to(context.calibration.device)
         taken = {name: net.get_submodule(name) for name in names if name not in left}
-        seen = _input_ranges(net, taken, rows)
+        # an embedding reads codes, which may come as floats: they are not to be rounded
+        seen = _input_ranges(net, {n: m for n, m in taken.items() if isinstance(m, LAYERS)}, rows)
         for name, module in net.named_modules():
             if any(True for _ in module.parameters(recurse=False)) and _is_other(module):
                 context.leave(name, f"fine-tuning does not round the weights of {type(module).__name__}")
@@ -119,16 +120,15 @@ def _round_input(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _input_ranges(net: nn.Module, layers: dict[str, nn.Module], rows: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """(low, high) of what each layer reads on `rows`; none for a layer that reads indices or is not called."""
+    """(low, high) of what each layer reads on `rows`; none for a layer that is not called."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
-            if given[0].is_floating_point():
-                low, high = given[0].amin().clamp(max=0), given[0].amax().clamp(min=0)
-                if name in seen:
-                    low, high = torch.minimum(low, seen[name][0]), torch.maximum(high, seen[name][1])
-                seen[name] = low, high
+            low, high = given[0].amin().clamp(max=0), given[0].amax().clamp(min=0)
+            if name in seen:
+                low, high = torch.minimum(low, seen[name][0]), torch.maximum(high, seen[name][1])
+            seen[name] = low, high
 
         return hook
 
