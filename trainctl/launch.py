@@ -32,7 +32,7 @@ from trainctl.errors import (
     UsageError,
     raise_interrupted,
 )
-from trainctl.run import checkpoints, directory, failures
+from trainctl.run import checkpoints, directory, failures, files
 from trainctl.run.record import changed
 from trainctl.run.run import Run
 
@@ -283,6 +283,9 @@ def opened(runs_dir: Path, name: str, verb: str | Sequence[str] | None = None) -
     verbs = (verb,) if isinstance(verb, str) else tuple(verb or ())
     run = Run.open(directory.resolve(runs_dir, name, verbs))
     if verbs and run.verb not in verbs:
+        if run.verb == "compress" and run.record.get("best"):
+            best = files.shown(run.path / run.record["best"])
+            raise RunError(f"`{files.shown(run.path)}` is a search; name one of its points, e.g. the best: `{best}`")
         raise RunError(f"`{run.path}` is a run of `{run.verb}`; name a `{verbs[0]}` run, as `latest:{verbs[0]}`")
     return run
 

@@ -89,6 +89,10 @@ class Compressor(ABC):
     def restore(self, net: nn.Module) -> nn.Module:
         """An uncompressed net of the same config -> the structure that `finish` returned; weights are loaded later."""
 
+    def further(self, net: nn.Module) -> Node:
+        """Figures of what ships that only this method has, for the record (JSON); none by default."""
+        return {}
+
     def candidates(self, net: nn.Module, context: Context) -> list[Node]:
         """Settings (constructor parameters) from the gentlest to the hardest, for a search within a budget."""
         return []

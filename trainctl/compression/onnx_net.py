@@ -43,7 +43,8 @@ class OnnxNet(Artifact):
     def forward(self, x: Tensor) -> Tensor:
         if self._session is None:
             raise RunError(f"`{self.file}` is not loaded; name a run that was completed")
-        return torch.from_numpy(self._session.run(None, {INPUT: x.detach().cpu().contiguous().numpy()})[0])
+        output = self._session.run(None, {INPUT: x.detach().cpu().contiguous().numpy()})[0]
+        return torch.from_numpy(output).to(x.device)
 
 
 def session(content: bytes, threads: int, optimized: bool = True) -> Any:

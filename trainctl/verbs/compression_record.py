@@ -190,4 +190,5 @@ def record(parent: Parent, found: Found, before: Figures, after: Figures, notes:
         "sparse": sparse.measure(chosen.net.state_dict()) if chosen.compressor.masks else None,
         "gate": {"budget": budget.to_dict(), "missed": found.missed} if budget else None,
         "took_s": round(chosen.took_s, 3),
+        **chosen.compressor.further(chosen.net),
     }

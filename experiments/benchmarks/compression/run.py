@@ -37,7 +37,7 @@ NETS = {
              "model.dropout=0.3"],
 }  # fmt: skip
 MACS = ["compressor=channels", "compressor.target=macs", "compressor.global_ranking=true",
-        "compressor.importance=taylor", "distill=true"]  # fmt: skip
+        "compressor.importance=taylor", "compressor.round_to=4", "distill=true"]  # fmt: skip
 # name -> (verb, words, the point it begins from)
 METHODS: dict[str, tuple[str, list[str], str | None]] = {
     "int8_static": ("quantize", ["compressor=int8_static"], None),
