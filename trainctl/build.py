@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import functools
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -73,13 +74,19 @@ def _is_plain(value: Any) -> bool:
     return "${" not in value if isinstance(value, str) else isinstance(value, int | float | None)
 
 
-def _parameters(target: str) -> set[str]:
+def _parameters(target: str) -> frozenset[str]:
     try:
-        return set(inspect.signature(get_object(target)).parameters)
+        return _names(get_object(target))
     except (ValueError, TypeError):
-        return set()
+        return frozenset()
     except Exception as error:
         raise UsageError(f"`{target}` cannot be imported: {str(error).splitlines()[0]}") from error
+
+
+@functools.lru_cache(maxsize=256)
+def _names(found: Callable[..., Any]) -> frozenset[str]:
+    """Of its parameters; a study asks for those of the same few components once for each trial."""
+    return frozenset(inspect.signature(found).parameters)
 
 
 def data(config: Config, preprocessing: Path | None = None) -> pl.LightningDataModule:

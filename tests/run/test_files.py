@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -129,3 +130,26 @@ def _raise(number: int):
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        7,
+        "ünï\n",
+        {"a": {}, "b": [], "c": None, "d": [1, [2.5, {"e": True}], ()], "f": {"g": "h\t\"", "i": {"j": -0.0}}},
+        {1: {2: "x", None: 1e-30}, "long": list(range(9000)), "deep": {"k": [{"l": [[]]}]}},
+        [{"a": 1}, {"a": [None, False]}],
+    ],
+)
+def test_json_is_indented_as_the_library_does_it(content: object) -> None:
+    for _ in range(2):
+        assert files.to_json(content) == json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def test_json_without_a_number_is_refused() -> None:
+    for content in (float("nan"), {"a": float("inf")}, {"a": {"b": [float("nan")]}}):
+        with pytest.raises(ValueError):
+            files.to_json(content)

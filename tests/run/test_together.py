@@ -92,3 +92,9 @@ def test_config_is_dumped_by_section_as_in_one_piece(words: list[str]) -> None:
     assert json.dumps(whole) == json.dumps(config)
     assert text == "".join(record.dump_yaml({key: value}) for key, value in config.items())
     assert record.dump_yaml({}) == "{}\n"
+
+
+def test_config_with_values_that_json_has_no_type_for() -> None:
+    config: dict[Any, Any] = {"a": {True: 1, None: 2, 3: 4}, "b": Path("c"), "d": (1, 2), "api_key": "x", "e": {1}}
+    expected = {"a": {"True": 1, "None": 2, "3": 4}, "b": "c", "d": [1, 2], "api_key": "***", "e": [1]}
+    assert yaml.safe_load(record.dump_yaml(config)) == expected

@@ -243,6 +243,17 @@ def test_importances_of_a_long_list_of_choices(tmp_path: Path) -> None:
     assert study.importances() == {"a": 1.0, "b": 0.0}
 
 
+def test_a_single_dimension_explains_all(tmp_path: Path) -> None:
+    space = Space((Dimension("a", "choice", ("1", "2", "3", "4")),), ())
+    study = Study.create(tmp_path, dataclasses.replace(GRID_SETTINGS, trials=4), space)
+    for value in (1.0, 3.0, 2.0, 5.0):
+        assert study.importances() == {}
+        trial = study.next()
+        assert trial is not None
+        study.complete(trial, [value], None, 1.0)
+    assert study.importances() == {"a": 1.0}
+
+
 def test_the_front_of_two_objectives(tmp_path: Path) -> None:
     two = dataclasses.replace(GRID_SETTINGS, objectives=("val/loss", "parameters"), directions=("minimize",) * 2)
     study = Study.create(tmp_path, two, GRID)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +25,40 @@ OBJECTS = frozenset(
 INJECTED = OBJECTS | {"save_dir", "seed", "root", "monitor", "mode"}
 # Sections whose rules describe our own components only; a foreign one may use the same names for other things.
 _OURS_ONLY = ("data", "model", "task", "scheduler", "callbacks", "compressor")
+_MOST = 256  # sections whose problems are remembered
 _SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 
-def check(verb: str, config: Mapping[str, Any], config_dir: Path | None = None) -> list[str]:
+def check(
+    verb: str, config: Mapping[str, Any], config_dir: Path | None = None, kept: dict[str, list[str]] | None = None
+) -> list[str]:
     """Sentences on all that is wrong with a resolved config, without importing what it names; [] when nothing is.
 
-    `_target_`s are looked up on sys.path, in the current folder and beside `config_dir`.
+    `_target_`s are looked up on sys.path, in the current folder and beside `config_dir`. `kept`: what was found of
+    single sections before, and is added to; the many configs of a study have most of them in common.
     """
+    kept, trainer = {} if kept is None else kept, config.get("trainer") or {}
     extra = tuple(str(folder) for folder in (Path.cwd(), config_dir and config_dir.absolute().parent) if folder)
     found: list[str] = []
     for problems in (
         _missing_sections(verb, config),
         _unread_keys(verb, config),
         _value_problems(config),
-        _target_problems(config, extra),
-        machine_problems(config.get("trainer") or {}),
+        *(_once(kept, f"{k}: {v!r}", partial(_target_problems, {k: v}, extra)) for k, v in config.items()),
+        _once(kept, f"machine: {trainer!r}", partial(machine_problems, trainer)),
         monitor_problems(config),
     ):
         found += [problem for problem in problems if problem not in found]
     return found
+
+
+def _once(kept: dict[str, list[str]], about: str, find: Callable[[], Iterable[str]]) -> list[str]:
+    """What `find` says, asked for once."""
+    if about not in kept:
+        if len(kept) >= _MOST:
+            kept.clear()
+        kept[about] = list(find())
+    return kept[about]
 
 
 def check_words(

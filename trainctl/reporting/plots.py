@@ -123,7 +123,8 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
 
 def safe(text: object) -> str:
     """Text for HTML: markup escaped, control and other unprintable characters replaced."""
-    return escape("".join(char if char.isprintable() else "�" for char in str(text)))
+    shown = str(text)
+    return escape(shown if shown.isprintable() else "".join(c if c.isprintable() else "�" for c in shown))
 
 
 def short(value: float | None) -> str:

@@ -6,6 +6,7 @@ moment each file called last, prev or best is a known one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,19 +53,25 @@ class Manifest:
 
         `known`: entries of files that were digested as they were written.
         """
-        known, self.files = known or {}, {}
-        for folder, folders, names in os.walk(run_dir):
-            here = Path(folder)
-            folders[:] = sorted(
-                name for name in folders if not (name == "checkpoints" and here == run_dir or _is_run(here / name))
-            )
-            for name in sorted(names):
-                path = here / name
-                hidden = name.startswith((".tmp-", ".lock")) or name.endswith((".log", ".damaged"))
-                if not hidden and not path.is_symlink() and not (here == run_dir and name in _GROWING):
-                    relative = path.relative_to(run_dir).as_posix()
-                    entry = known.get(relative)
-                    self.files[relative] = entry or {"size": path.stat().st_size, "sha256": files.sha256(path)}
+        self.files = {}
+        self._list(os.fspath(run_dir), "", known or {})
+
+    def _list(self, folder: str, prefix: str, known: Mapping[str, dict[str, Any]]) -> None:
+        """Add what is in a folder, whose path in the run is `prefix`, then what is in the folders inside it."""
+        entries: list[os.DirEntry[str]] = []
+        with contextlib.suppress(OSError), os.scandir(folder) as listed:
+            entries += sorted(listed, key=lambda entry: entry.name)
+        for entry in entries:
+            name, relative = entry.name, prefix + entry.name
+            hidden = name.startswith((".tmp-", ".lock")) or name.endswith((".log", ".damaged"))
+            if hidden or entry.is_dir() or entry.is_symlink() or relative in _GROWING:
+                continue
+            digest = known.get(relative)
+            self.files[relative] = digest or {"size": entry.stat().st_size, "sha256": files.sha256(Path(entry.path))}
+        for entry in entries:
+            whole = entry.is_dir(follow_symlinks=False) and prefix + entry.name != "checkpoints"
+            if whole and not _is_run(Path(entry.path)):
+                self._list(entry.path, f"{prefix}{entry.name}/", known)
 
     def verify(self, path: Path, relative: str) -> None:
         """RunError unless the file at `path`, called `relative` in the run, is whole."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import importlib
@@ -27,6 +28,7 @@ _SHAPES: dict[str, tuple[type, str]] = {
     **dict.fromkeys(("overrides", "resumed"), (list, "list")),
     **dict.fromkeys(("verb", "status", "parent", "host", "user", "started", "ended"), (str, "text")),
 }
+_OTHER_KEYS = ('"true":', '"false":', '"null":')  # of a mapping, as JSON spells what is no text
 # YAML 1.2 (and OmegaConf) reads 1e-3 as a number where PyYAML writes the text without quotes.
 _FLOAT_LIKE = re.compile(r"^[-+]?(\d[\d_]*)?\.?\d*[eE][-+]?\d+$")
 
@@ -62,22 +64,37 @@ def plain_overrides(overrides: list[str]) -> list[str]:
 
 def dump_yaml(config: Mapping[str, Any]) -> str:
     """A config as YAML in the given key order; non-finite numbers stay numbers (`.inf`, `.nan`)."""
-    sections = (json.dumps({key: value}) for key, value in _yaml_plain(config).items())
+    sections = (_json(key, value) for key, value in config.items())
     return "".join(map(_section, sections)) or "{}\n"
+
+
+def _json(key: Any, value: Any) -> str:
+    """One key of a config as JSON; what JSON has no type for, or writes otherwise as a key, is made plain first."""
+    with contextlib.suppress(TypeError):
+        text = json.dumps({key: value})
+        if not any(name in text for name in _OTHER_KEYS):
+            return text
+    return json.dumps(_yaml_plain({key: value}))
 
 
 @functools.lru_cache(maxsize=256)
 def _section(content: str) -> str:
     """One key of a config, given as JSON, as YAML: the configs of many trials differ in few of them."""
+    options = {"sort_keys": False, "allow_unicode": True, "width": 110}
+    return str(_yaml().dump(_yaml_plain(json.loads(content)), Dumper=_dumper(), **options))
+
+
+@functools.cache
+def _dumper() -> Any:
+    """A class of our own: representers are kept on the class, and the library's must stay as it is."""
     yaml = _yaml()
 
     def text(dumper: Any, value: str) -> Any:
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if _FLOAT_LIKE.match(value) else None)
 
-    # A class of our own: representers are kept on the class, and the library's must stay as it is.
     Dumper = type("Dumper", (getattr(yaml, "CSafeDumper", yaml.SafeDumper),), {"ignore_aliases": lambda *_: True})
     Dumper.add_representer(str, text)  # type: ignore[attr-defined]
-    return str(yaml.dump(json.loads(content), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))
+    return Dumper
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

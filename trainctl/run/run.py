@@ -7,7 +7,6 @@ moved or copied keeps working. Opening never executes anything.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import time
@@ -220,7 +219,7 @@ class Run:
     def write_metrics(self, metrics: Mapping[str, float | None]) -> None:
         """Write metrics.json (`finish` does it)."""
         self.__dict__["metrics"] = flat = plain(metrics)
-        self._write("metrics.json", json.dumps(flat, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        self._write("metrics.json", files.to_json(flat))
 
     def complete(self, artifacts: Mapping[str, str | Path] | None = None, **fields: Any) -> None:
         """Set status `completed`; all other files are there (`finish` does it)."""
@@ -274,7 +273,7 @@ class Run:
         return self.record
 
     def _save(self, record: dict[str, Any]) -> None:
-        self._write("run.json", json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        self._write("run.json", files.to_json(record))
         self.record = record
 
     def _write(self, name: str, content: str | bytes) -> None:

@@ -65,6 +65,7 @@ class Composer:
         self._bases: dict[Any, DictConfig] = {}
         self._shapes: dict[Any, Shape] = {}
         self._groups: dict[str, bool] = {}
+        self._problems: dict[str, list[str]] = {}
         self._present: dict[tuple[tuple[str, ...], str], bool] = {}
 
     def content(self, words: Sequence[str]) -> dict[str, Any]:
@@ -82,7 +83,7 @@ class Composer:
     def checked(self, words: Sequence[str]) -> dict[str, Any]:
         """`content` of a config that can be run; UsageError with all its problems otherwise."""
         content = self.content(words)
-        problems = check(self.verb, saved.resolve(content), self.config_dir)
+        problems = check(self.verb, saved.resolve(content), self.config_dir, self._problems)
         if problems:
             raise launch.refusal(problems)
         return content

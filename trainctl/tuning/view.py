@@ -74,11 +74,15 @@ class View:
 
         Over dimensions that every trial has; empty for fewer than four completed trials or equal values.
         """
-        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-
-        values = [row.values[0] for row in self.rows() if row.state == "completed" and row.values]
+        done = [row for row in self.rows() if row.state == "completed" and row.values]
+        values = [row.values[0] for row in done if row.values]
         if len(values) < _FOR_IMPORTANCES or len(set(values)) < 2:
             return {}
+        tried = {row.params.get(name) for row in done for name in done[0].params}
+        if all(len(row.params) == 1 for row in done) and None not in tried and len(tried) > 1:
+            return dict.fromkeys(done[0].params, 1.0)  # a forest would take seconds to say so
+        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
         trees = max(8, min(32, _TREES_X_TRIALS // len(values)))
         with warnings.catch_warnings(), self._store.answering():
             warnings.simplefilter("ignore")

@@ -7,6 +7,7 @@ cost more than the training. Data that another process packed (data.shared) is m
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import tempfile
 from collections import OrderedDict
@@ -19,6 +20,7 @@ from trainctl import build
 from trainctl.data import shared
 from trainctl.data.base import Data
 from trainctl.run import files
+from trainctl.run.record import plain
 
 HELD = 8  # data modules in memory at a time: folds come in turns
 OF_THE_LOADER = ("batch_size", "eval_batch_size", "drop_last")  # keys that change no row
@@ -31,6 +33,12 @@ class Fitted:
 
     description: dict[str, Any]
     content: dict[str, bytes]
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """The description as run.json holds it, made once for all runs with this data."""
+        made: dict[str, Any] = plain(self.description)
+        return made
 
     def write(self, folder: Path) -> None:
         """The files, in a folder that is made."""

@@ -97,8 +97,8 @@ class StackedRun:
         """Make the run, with status `running`; ResourceError when that cannot be."""
         description = self.fitted.description
         self.run = RunTogether.create(
-            self.path, "train", self.content, self.overrides, parent, facts,
-            data=description, warnings=self.warnings, **fields,
+            self.path, "train", self.content, self.overrides, parent, {**facts, "data": self.fitted.record},
+            warnings=self.warnings, **fields,
         )  # fmt: skip
         self.run.know(self.config)
         self.say(logging.INFO, lines_of(description))
