@@ -60,6 +60,7 @@ def run_all(run: Run, options: launch.Options, source: Run | None) -> None:
     report.write(run, metrics, {}, status="completed")
     halted = next((child.record["halted"] for child in runs if child.record.get("halted")), None)
     spread |= {"halted": halted} if halted else {}
+    spread["epochs"] = sum(int(child.record.get("epochs") or 0) for child in runs)
     fields = {**spread, "monitor": runs[0].record.get("monitor"), "mode": runs[0].record.get("mode")}
     timing = {k: round(sum(c.record["timing"].get(k) or 0 for c in runs), 3) for k in ("setup_s", "fit_s", "test_s")}
     run.finish(metrics, {}, timing, {**artifacts, "report": "report.html"}, **fields)

@@ -194,11 +194,3 @@ def test_checking_is_fast_and_leaves_torch_alone(tmp_path: Path) -> None:
     assert said["found"] == ["unknown key `model.hiden_dims`; did you mean `model.hidden_dims`?"]
     assert said["heavy"] == []
     assert said["cpu"] < 1.0  # 0.35 on an idle machine
-
-
-def test_what_was_found_of_a_section_is_remembered_until_it_changes() -> None:
-    kept: dict[str, list[str]] = {}
-    for words in ([], ["optimizer.lr=0.5"], ["+model.depht=3"], ["trainer.accelerator=gpu"], ["+optimizer.x=1"], []):
-        config = plain(compose("train", words))
-        for _ in range(2):
-            assert check("train", config, None, kept) == check("train", config)

@@ -66,7 +66,7 @@ def test_the_end_of_a_study(run: Run) -> None:
         "place  trial  status     val/auroc  epochs        took  model  optimizer.lr  why",
         "    1      2  completed     0.8400       5  1 min 01 s  mlp",
         "    2      0  completed     0.8312       5  1 min 01 s  mlp    0.1",
-        "    -      3  stopped       0.5000       2  1 min 01 s  mlp    0.025         below the median",
+        "    3      3  stopped       0.5000       2  1 min 01 s  mlp    0.025         below the median",
         "    -      1  failed             -       -       0.4 s  mlp    0.05          loss is nan at step 40 (lr 1)",
         "hyperparameter  importance",
         "model                 75 %",

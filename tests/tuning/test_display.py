@@ -69,8 +69,11 @@ def test_the_best_so_far_follows_the_direction() -> None:
     least = Board(("val/loss",), ("minimize",), 9)
     for number, value in enumerate([0.5, 0.3, 0.3, 0.4]):
         least.add(row(number, values=(value,)))
+    least.add(row(4, "stopped", (0.4,)))
+    least.add(row(5, "stopped", None))
+    assert (least.best(), least.counts, least.ended) == ("best 0.3000 (trial 1)", {"completed": 4, "stopped": 2}, 6)
     least.add(row(9, "stopped", (0.1,)))
-    assert (least.best(), least.counts, least.ended) == ("best 0.3000 (trial 1)", {"completed": 4, "stopped": 1}, 5)
+    assert least.best() == "best 0.1000 (trial 9)"
 
 
 def test_several_objectives_have_a_front() -> None:

@@ -54,6 +54,12 @@ def test_the_plan_of_a_grid_with_folds_and_a_reason_against_stacking() -> None:
     ]
 
 
+def test_trials_take_time_beside_their_epochs() -> None:
+    assert planned(fixed_s=4.0).to_json()["estimate_s"] == 300.0
+    quick = planned(trials=2, epochs=1, epoch_s=0.001, fixed_s=0.04)
+    assert quick.lines()[5] == "time        1.0 ms an epoch, 1 epoch a training, about 41.0 ms in all"
+
+
 def test_a_time_that_a_stopper_or_a_limit_shortens_is_a_bound() -> None:
     assert "at most 3 min 20 s in all" in planned(stopper="asha").lines()[5]
     short = planned(timeout=60.0, runs=5, trials=None)

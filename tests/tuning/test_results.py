@@ -78,19 +78,20 @@ def ended(number: int, *values: float | None, status: str = "completed") -> dict
     return {"number": number, "status": status, "value": values[0] if values else None, "values": list(values)}
 
 
-def test_places_are_given_to_trials_that_completed() -> None:
+def test_places_are_given_to_trials_that_completed_or_were_stopped() -> None:
     trials = [ended(0, 0.5), ended(1, status="failed"), ended(2, 0.9, status="stopped"), ended(3, 0.7), ended(4, 0.5)]
     ranking.rank(trials, ["maximize"])
-    assert [trial["place"] for trial in trials] == [2, None, None, 1, 3]
-    assert [trial["number"] for trial in ranking.ranked(trials)] == [3, 0, 4, 2, 1]
+    assert [trial["place"] for trial in trials] == [3, None, 1, 2, 4]
+    assert [trial["number"] for trial in ranking.ranked(trials)] == [2, 3, 0, 4, 1]
     ranking.rank(trials, ["minimize"])
-    assert [trial["place"] for trial in trials] == [1, None, None, 3, 2]
+    assert [trial["place"] for trial in trials] == [1, None, 4, 3, 2]
 
 
-def test_where_none_completed_the_best_of_those_stopped_leads() -> None:
+def test_without_a_value_there_is_no_place() -> None:
     trials = [ended(0, 0.5, status="stopped"), ended(1, 0.7, status="stopped"), ended(2, status="failed")]
+    trials += [ended(3, 0.9, status="running"), ended(4, None), ended(5, status="stopped")]
     ranking.rank(trials, ["maximize"])
-    assert [trial["place"] for trial in trials] == [2, 1, None]
+    assert [trial["place"] for trial in trials] == [2, 1, None, None, None, None]
 
 
 def test_the_front_has_what_nothing_beats() -> None:

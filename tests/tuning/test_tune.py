@@ -118,6 +118,7 @@ def test_folds_and_seeds_give_means(lab):
     found = tuned(lab, LR, "tune.trials=1", "tune.folds=3", "sampler=random")
     run = Run.open(lab.folder / found["trials"][0]["run"])
     values = [Run.open(run.path / "folds" / str(k)).metrics["val/loss"] for k in range(3)]
+    assert found["trials"][0]["epochs"] == run.record["epochs"] == 6
     assert found["trials"][0]["value"] == pytest.approx(sum(values) / 3)
     assert not any("test" in name for name in run.metrics)
     found = tuned(lab, LR, "tune.trials=1", "tune.seeds=2", "sampler=random")

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from trainctl.durations import duration
-from trainctl.tuning.ranking import dominates
+from trainctl.tuning.ranking import ENDED_WELL, dominates
 from trainctl.tuning.wording import LINE, clipped, named_values, settings, value_text
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Board:
         """Count a trial that ended, and see whether it is the best."""
         self.counts[row.state] = self.counts.get(row.state, 0) + 1
         values = [value for value in row.values or [] if value is not None]
-        if row.state != "completed" or not values or len(values) < len(self.objectives):
+        if row.state not in ENDED_WELL or not values or len(values) < len(self.objectives):
             return
         signs = [-1.0 if way == "maximize" else 1.0 for way in self.directions] or [1.0]
         values = values[: len(signs)]

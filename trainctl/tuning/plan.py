@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from trainctl.tuning.space import Space
 
 _WIDTH = 100
+# seconds to build, record and report a net (experiments/benchmarks/sweeps/README.md)
+FIXED_S = {"pool": 0.04, "vectorized": 0.01}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Plan:
     disk: int | None  # bytes in all
     free: int | None
     folder: str
+    fixed_s: float = 0.0  # of a training, beside its epochs
 
     @classmethod
     def make(cls, recipe: Recipe, facts: Facts, folder: Path = Path("runs")) -> Plan:
@@ -79,6 +82,7 @@ class Plan:
             None if each is None or recipe.budget is None else each * recipe.budget * runs,
             free_bytes(folder),
             str(folder),
+            FIXED_S[executor],
         )
 
     @property
@@ -86,7 +90,8 @@ class Plan:
         """Seconds for all trials, each trained to its end by itself; None when something is not known."""
         if self.epoch_s is None or self.epochs is None or self.trials is None:
             return self.timeout
-        whole = self.trials * self.runs * self.epochs * self.epoch_s / max(1, min(self.jobs, self.trials))
+        each = self.epochs * self.epoch_s + self.fixed_s
+        whole = self.trials * self.runs * each / max(1, min(self.jobs, self.trials))
         return whole if self.timeout is None else min(whole, self.timeout)
 
     def to_json(self) -> dict[str, Any]:
@@ -126,7 +131,7 @@ class Plan:
         parts += [] if self.epochs is None else [f"{_count(self.epochs, 'epoch')} a training"]
         if self.estimate_s is not None:
             sooner = self.stopper != "none" or self.executor == "vectorized" or self.timeout is not None
-            parts.append(f"{'at most' if sooner else 'about'} {duration(self.estimate_s)} in all")
+            parts.append(f"{'at most' if sooner else 'about'} {short(self.estimate_s)} in all")
         return ", ".join(parts)
 
     def _disk(self) -> str:

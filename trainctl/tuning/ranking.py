@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from trainctl.tuning.dimensions import Dimension
 
 NEAR = 0.02  # of a range: so close to a bound, the best may lie beyond it
+ENDED_WELL = ("completed", "stopped")
 STATES = ("completed", "stopped", "failed", "running", "waiting")
 
 
@@ -24,14 +25,12 @@ def counts(states: Iterable[str]) -> dict[str, int]:
 
 
 def rank(trials: Sequence[dict[str, Any]], directions: Sequence[str]) -> None:
-    """Set each trial's `place` by its first value: from 1 for those that completed, None for the others.
+    """Set each trial's `place` by its first value: from 1 on, None for those without one and those that failed or run.
 
-    Where none completed, those that were stopped have places.
+    A trial that a stopper ended has the value, and the weights, of its best epoch as any other has.
     """
     sign = -1.0 if directions and directions[0] == "maximize" else 1.0
-    valued = [trial for trial in trials if trial["value"] is not None]
-    good = [trial for trial in valued if trial["status"] == "completed"]
-    good = good or [trial for trial in valued if trial["status"] == "stopped"]
+    good = [trial for trial in trials if trial["value"] is not None and trial["status"] in ENDED_WELL]
     for trial in trials:
         trial["place"] = None
     for place, trial in enumerate(sorted(good, key=lambda trial: sign * trial["value"]), start=1):

@@ -181,7 +181,7 @@ def _trial(row: Row, objectives: Sequence[str], kept: Sequence[str], folder: Pat
         values = [logged[max(logged)].get(name) for name in objectives]  # as far as it is
     _set_values(trial, values)
     trial |= {"params": dict(row.params), "overrides": plain_overrides([*row.words, *kept]), "run": place}
-    trial |= {"epochs": len(logged) or len(row.curve) or None, "seconds": row.seconds}
+    trial |= {"epochs": row.epochs or len(logged) or len(row.curve) or None, "seconds": row.seconds}
     return {**trial, "host": row.host, "why": row.why}
 
 

@@ -47,6 +47,7 @@ class Row:
     host: str | None
     started: str | None
     seconds: float | None
+    epochs: int | None = None  # over all its folds or seeds
 
 
 class Ledger:
@@ -163,4 +164,5 @@ def _row(trial: FrozenTrial) -> Row:
         owner.get("host"),
         trial.datetime_start.isoformat(timespec="seconds") if trial.datetime_start else None,
         end.get("seconds"),
+        end.get("epochs"),
     )

@@ -18,6 +18,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from trainctl.errors import UsageError, did_you_mean
+from trainctl.tuning.recent import recent
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -47,25 +48,29 @@ class Sequenced(optuna.samplers.QMCSampler):
 
 
 class Seeded(BaseSampler):
-    """A fresh sampler for each trial of this process, from `make(number)`, kept until the trial ends."""
+    """A fresh sampler for each trial of this process, from `make(number)`, kept until the trial ends.
 
-    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
-        self._make = make
+    `seen(study)`: the study as the sampler is to see it.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler], seen: Callable[[Study], Study]) -> None:
+        self._make, self._seen = make, seen
         self._of: dict[int, BaseSampler] = {}
+        self._views: dict[int, Study] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
         """Optuna's: the dimensions that are drawn together."""
-        return self._sampler(trial).infer_relative_search_space(study, trial)
+        return self._sampler(trial).infer_relative_search_space(self._view(study, trial), trial)
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
         """Optuna's: values that are drawn together."""
-        return self._sampler(trial).sample_relative(study, trial, search_space)
+        return self._sampler(trial).sample_relative(self._view(study, trial), trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Optuna's: one value on its own."""
-        return self._sampler(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self._sampler(trial).sample_independent(self._view(study, trial), trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Optuna's: a trial begins."""
@@ -75,6 +80,12 @@ class Seeded(BaseSampler):
         """Optuna's: a trial ends."""
         self._sampler(trial).after_trial(study, trial, state, values)
         self._of.pop(trial._trial_id, None)
+        self._views.pop(trial._trial_id, None)
+
+    def _view(self, study: Study, trial: FrozenTrial) -> Study:
+        if trial._trial_id not in self._views:
+            self._views[trial._trial_id] = self._seen(study)
+        return self._views[trial._trial_id]
 
     def _sampler(self, trial: FrozenTrial) -> BaseSampler:
         found = self._of.get(trial._trial_id)
@@ -109,7 +120,7 @@ def make(settings: Mapping[str, Any], seed: int, objectives: int, space: Distrib
             of_trial(0)
         except (TypeError, ValueError) as error:
             raise UsageError(f"`sampler={name}`: {error}") from error
-    return Seeded(_silent(of_trial))
+    return Seeded(_silent(of_trial), recent if name == "tpe" else lambda study: study)
 
 
 _KINDS: dict[str, Callable[..., BaseSampler]] = {

@@ -174,12 +174,14 @@ class Search:
 
     def _completed(self, current: Running, event: Done) -> None:
         values = [event.metrics.get(name) for name in self.settings.objectives]
-        run = shown(current.path)
+        run, cost = shown(current.path), (event.seconds, event.epochs or None)
         if event.halted:
             epoch, why = int(event.halted["epoch"]), str(event.halted["why"])
-            self.study.stop(current.trial, epoch, why, values, run, event.seconds)
+            # one that did not see all its folds or seeds has no mean over them
+            part = self.settings.folds or self.settings.seeds
+            self.study.stop(current.trial, epoch, why, None if part else values, run, *cost)
         else:
-            self.study.complete(current.trial, values, run, event.seconds)
+            self.study.complete(current.trial, values, run, *cost)
         self.display.finished(self.study.row(current.trial.number), event)
 
     def _failed(self, trial: Trial, words: list[str], path: Path | None, why: str, seconds: float) -> None:

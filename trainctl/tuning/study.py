@@ -149,12 +149,14 @@ class Study(View):
                 return "another process took it over"
         return stoppers.verdict(self._settings.stopper, self.objectives[0], step, float(value))
 
-    def complete(self, trial: Trial, values: Sequence[float | None], run: str | None, seconds: float) -> None:
-        """A trial ended well; it failed after all when an objective has no value."""
+    def complete(
+        self, trial: Trial, values: Sequence[float | None], run: str | None, seconds: float, epochs: int | None = None
+    ) -> None:
+        """A trial ended well after so many epochs; it failed after all when an objective has no value."""
         for name, value in zip(self.objectives, values, strict=True):
             if value is None or math.isnan(value):
                 return self.fail(trial, f"{name} is undefined", run, seconds)
-        end = {"values": values, "run": run, "seconds": seconds}
+        end = {"values": values, "run": run, "seconds": seconds, "epochs": epochs}
         self._end(trial, TrialState.COMPLETE, [float(value or 0.0) for value in values] or [0.0], end)
 
     def stop(
@@ -165,10 +167,11 @@ class Study(View):
         values: Sequence[float | None] | None,
         run: str | None,
         seconds: float,
+        epochs: int | None = None,
     ) -> None:
         """The stopper ended a trial after an epoch; `values` are those of its best epoch."""
         end = {"values": rows.finite(values), "epoch": epoch, "why": why, "run": run, "seconds": seconds}
-        self._end(trial, TrialState.PRUNED, None, end)
+        self._end(trial, TrialState.PRUNED, None, {**end, "epochs": epochs})
 
     def fail(self, trial: Trial, why: str, run: str | None, seconds: float) -> None:
         """A trial failed for a reason of its own; it is not begun again."""

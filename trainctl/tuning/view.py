@@ -54,9 +54,8 @@ class View:
         return self.remaining() == 0 and not self._ledger.open
 
     def best(self) -> Row | None:
-        """The best trial by the first objective: completed, or stopped when none is; the first of equals."""
+        """The best trial by the first objective, completed or stopped; the first of equals."""
         found = [row for row in self.rows() if row.values]
-        found = [row for row in found if row.state == "completed"] or found
         if not found:
             return None
         sign = -1 if self._optuna.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
