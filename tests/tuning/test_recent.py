@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Literal
 
 import optuna
 import pytest
@@ -15,7 +16,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)
 
 
-def studied(direction: str, trials: int) -> optuna.Study:
+def studied(direction: Literal["minimize", "maximize"], trials: int) -> optuna.Study:
     study = optuna.create_study(direction=direction)
     for k in range(trials):
         value, lr = (37 * k % 1009) / 1009, FloatDistribution(0, 1)
@@ -26,7 +27,7 @@ def studied(direction: str, trials: int) -> optuna.Study:
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_the_latest_and_the_best_are_seen_in_their_order(direction: str) -> None:
+def test_the_latest_and_the_best_are_seen_in_their_order(direction: Literal["minimize", "maximize"]) -> None:
     study = studied(direction, 1000)
     seen = recent(study)._get_trials(deepcopy=False, states=FINISHED)
     every = study._get_trials(deepcopy=False, states=FINISHED)

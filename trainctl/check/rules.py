@@ -72,7 +72,7 @@ RULES: dict[str, Rule] = {
     "stopper.n_warmup_steps": whole(0),
     "stopper.interval_steps": whole(1),
     "stopper.n_min_trials": whole(1),
-    "stopper.min_resource": whole(1, words=("auto",)),
+    "stopper.min_resource": whole(1, words=("auto", None)),
     "stopper.max_resource": whole(1, words=("auto",)),
     "stopper.reduction_factor": whole(2),
     "stopper.min_early_stopping_rate": whole(0),

@@ -16,6 +16,8 @@ from trainctl.metrics import names
 
 NODES = ("tune", "sampler", "stopper", "space")  # of a tune config; the rest is the trials'
 MEASURED = ("parameters", "latency_ms")  # objectives that are measured on the net, not by the task
+# of a trial's epochs: earlier, the best trials are mostly not among the best third yet (benchmarks/sweeps/quality.py)
+FIRST_LOOK = 2 / 9
 PER_SWEEP = ("tune.jobs", "tune.executor", "tune.stack", "tune.trial_timeout", "tune.timeout")  # `train -m` takes them
 
 
@@ -53,7 +55,7 @@ class Settings:
             objectives,
             _directions(tune["direction"], objectives, config),
             dict(config["sampler"]) if searched else {"name": "grid"},
-            dict(config["stopper"]) if searched else {"name": "none"},
+            _stopper(config) if searched else {"name": "none"},
             int(config["seed"]),
             tune["trials"] if searched else None,
             seconds(tune["timeout"], "tune.timeout"),
@@ -96,6 +98,15 @@ class Settings:
 def head(word: str) -> str:
     """The first part of an override's key: `tune` of `tune.jobs=2`, `hydra` of `hydra/launcher=joblib`."""
     return word.lstrip("+~").partition("=")[0].replace("/", ".").partition(".")[0]
+
+
+def _stopper(config: dict[str, Any]) -> dict[str, Any]:
+    """The stopper's options; its first look, where none is given, as a share of a trial's epochs."""
+    options = dict(config["stopper"])
+    if options.get("min_resource", 1) is None:
+        epochs = config["trainer"].get("max_epochs")
+        options["min_resource"] = max(1, round(FIRST_LOOK * epochs)) if isinstance(epochs, int) else 1
+    return options
 
 
 def _objectives(config: dict[str, Any]) -> tuple[str, ...]:

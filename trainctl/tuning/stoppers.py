@@ -31,6 +31,8 @@ def make(settings: Mapping[str, Any], objectives: int) -> BasePruner:
     if objectives > 1 and name != "none":
         raise UsageError(f"`stopper={name}` takes one objective, the study has {objectives}; use `stopper=none`")
     refuse_unknown("stopper", name, options, _KINDS[name])
+    if options.get("min_resource", 1) is None:
+        options["min_resource"] = 1  # a share of a trial whose length nobody knows
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
