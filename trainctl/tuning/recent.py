@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 LEARNED_FROM = 250  # finished trials
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 BEST = 50  # of them, whatever their age: twice as many as tpe takes for good ones at most
 
 
@@ -24,7 +25,7 @@ class Recent:
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._found: dict[str, list[FrozenTrial]] = {}
+        self._seen: list[FrozenTrial] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -32,21 +33,20 @@ class Recent:
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        """Optuna's, by which its samplers look at a study."""
-        asked = str(states)
-        if asked not in self._found:
-            self._found[asked] = self._chosen(self._study._get_trials(deepcopy, states, use_cache))
-        return self._found[asked]
+        """Optuna's, by which its samplers look at a study; without copies, and without trials that failed."""
+        if self._seen is None:
+            self._seen = self._chosen(self._study._get_trials(deepcopy=False))
+        return [trial for trial in self._seen if states is None or trial.state in states]
 
     def _chosen(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        if len(trials) <= LEARNED_FROM:
+        finished = [trial for trial in trials if trial.state in _FINISHED]
+        if len(finished) <= LEARNED_FROM:
             return trials
-        latest = len(trials) - LEARNED_FROM + BEST
+        early = len(finished) - LEARNED_FROM + BEST
         sign = -1.0 if self._study.direction == StudyDirection.MAXIMIZE else 1.0
-        early = [(trial.state, trial) for trial in trials[:latest]]
-        done = [(sign * cast(float, trial.value), k) for k, (s, trial) in enumerate(early) if s == TrialState.COMPLETE]
-        kept = {k for _, k in heapq.nsmallest(BEST, done)}
-        return [t for k, (s, t) in enumerate(early) if k in kept or s == TrialState.RUNNING] + trials[latest:]
+        done = [(sign * t.values[0], k) for k, t in enumerate(finished[:early]) if t.state == TrialState.COMPLETE]
+        best = [finished[k] for _, k in sorted(heapq.nsmallest(BEST, done), key=lambda pair: pair[1])]
+        return [*best, *(trial for trial in trials if trial.state == TrialState.RUNNING), *finished[early:]]
 
 
 def recent(study: Study) -> Study:
