@@ -235,6 +235,13 @@ def test_best_front_and_importances(tmp_path: Path) -> None:
     assert list(shares) == ["a", "b"] and shares["a"] > 0.9 and abs(sum(shares.values()) - 1) < 1e-6
 
 
+def test_trials_of_a_study_have_their_choices_in_memory_once(tmp_path: Path) -> None:
+    study = Study.create(tmp_path, GRID_SETTINGS, GRID)
+    finish_all(study)
+    for name in ("a", "b"):
+        assert len({id(t.distributions[name]) for t in study._optuna.get_trials(deepcopy=False)}) == 1
+
+
 def test_importances_of_a_long_list_of_choices(tmp_path: Path) -> None:
     space = Space((Dimension("a", "choice", tuple(str(k) for k in range(40))), Dimension("b", "choice", ("x",))), ())
     study = Study.create(tmp_path, dataclasses.replace(GRID_SETTINGS, trials=40), space)

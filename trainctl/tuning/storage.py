@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial
 
@@ -66,6 +67,7 @@ class JournalStore(Store):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.journal = Journal(path)
         self.storage = JournalStorage(self.journal)
+        self._kinds: dict[str, BaseDistribution] = {}
         self._signs = path.with_suffix(".alive")
         self._mine = self._signs / token
         self._forgotten = weakref.finalize(self, _forget, self._mine, os.getpid())
@@ -75,7 +77,17 @@ class JournalStore(Store):
 
     def changed(self, study_id: int) -> list[FrozenTrial]:
         self.storage.get_study_user_attrs(study_id)  # reads what is new
-        return [self.storage.get_trial(trial_id) for trial_id in self.journal.changed(study_id)]
+        found = [self.storage.get_trial(trial_id) for trial_id in self.journal.changed(study_id)]
+        for trial in found:
+            trial.distributions = {name: self._one(name, kind) for name, kind in trial.distributions.items()}
+        return found
+
+    def _one(self, name: str, kind: BaseDistribution) -> BaseDistribution:
+        """The distribution that other trials have, too: a thousand trials of a thousand choices would fill memory."""
+        known = self._kinds.setdefault(name, kind)
+        if known is not kind and known != kind:
+            known = self._kinds[name] = kind
+        return known
 
     def beat(self, trial_ids: list[int]) -> None:
         with contextlib.suppress(OSError):
