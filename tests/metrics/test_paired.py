@@ -7,7 +7,8 @@ from torch import Tensor
 
 from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError
-from trainctl.metrics.paired import agreement, paired_difference
+from trainctl.metrics import evaluate_outputs
+from trainctl.metrics.paired import agreement, paired_difference, with_interval
 
 BINARY = DataSpec("table", "class", classes=("no", "yes"))
 THREE = DataSpec("table", "class", classes=("a", "b", "c"))
@@ -88,3 +89,13 @@ def test_what_cannot_be_compared_is_a_sentence() -> None:
     assert str(rows.value) == "outputs of the same rows are compared; got [5, 4, 5] rows"
     assert paired_difference("accuracy", one[:0], one[:0], y[:0], BINARY) == (None, None)
     assert paired_difference("auroc", one, one, torch.zeros_like(y), BINARY) == (None, None)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "auroc", "log_loss"])
+def test_one_metric_alone_has_the_interval_that_it_has_among_all(metric: str) -> None:
+    outputs, y = probabilities(300, 3, 2)
+    whole = evaluate_outputs(outputs, y, THREE, 200, 5)
+    value, interval = with_interval(f"val/{metric}", outputs, y, THREE, 200, 5)
+    assert value == pytest.approx(whole.metrics[metric], abs=1e-6)
+    assert interval == pytest.approx(whole.intervals[metric], abs=1e-6)
+    assert with_interval(metric, outputs[:0], y[:0], THREE) == (None, None)

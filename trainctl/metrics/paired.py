@@ -65,6 +65,23 @@ def paired_difference(
     return (None, None) if value != value else (value, interval)
 
 
+def with_interval(
+    metric: str, outputs: Tensor, y: Tensor, spec: DataSpec, resamples: int = 1000, seed: int = 0
+) -> tuple[float | None, Interval | None]:
+    """(metric, 95 % interval) of one net's outputs, as in `paired_difference`; other metrics cost no time."""
+    name = measured_as(metric, spec)
+    if not len(y):
+        return None, None
+    scores = _scores(outputs.cpu(), y.cpu(), spec, name, None)
+
+    def of(weights: Tensor) -> dict[str, Tensor]:
+        return {name: _in_order(scores, weights)[name].double()}
+
+    value = of(torch.ones(1, len(y), dtype=torch.float64))[name].item()
+    interval = bootstrap.intervals(of, len(y), resamples, seed)[name] if resamples else None
+    return (None, None) if value != value else (value, interval)
+
+
 def measured_as(metric: str, spec: DataSpec) -> str:
     """The base name of the metric that stands for a run's objective such as `val/loss`; UsageError for none of ours."""
     name = metric.rpartition("/")[2]

@@ -19,7 +19,7 @@ from trainctl.compression import latency, measure, sparse
 from trainctl.compression.base import Artifact
 from trainctl.compression.footprint import footprint
 from trainctl.compression.measure import Figures, Score
-from trainctl.metrics.paired import agreement, paired_difference
+from trainctl.metrics.paired import agreement, measured_as, paired_difference, with_interval
 from trainctl.run import files
 from trainctl.run.run import Run
 from trainctl.tasks.base import Task
@@ -140,24 +140,25 @@ def outputs_of_both(parent: Parent, child: Task, trainer: pl.Trainer, split: str
 def scores(
     parent: Parent, one: Tensor, other: Tensor, y: Tensor, before: Figures, after: Figures, split: str
 ) -> metrics.Report:
-    """The child's report on a split; what the record says of both is put into their figures."""
-    options, seed, name = parent.config["measure"], parent.config["seed"], parent.objective.name
-    resamples, spec = int(options["bootstrap"]), parent.task.spec
-    reports = [metrics.evaluate_outputs(outputs, y, spec, resamples, seed) for outputs in (one, other)]
-    shown = name if name in reports[0].metrics else ("log_loss" if spec.target == "class" else "mse")
-    for into, report in zip((before, after), reports, strict=True):
+    """The child's report on a split; what the record says of both is put into their figures.
+
+    Intervals of all metrics are made of the last split alone: they cost more than the measuring.
+    """
+    resamples, seed, spec = int(parent.config["measure"]["bootstrap"]), parent.config["seed"], parent.task.spec
+    shown = measured_as(parent.objective.name, spec)
+    for into, outputs in ((before, one), (after, other)):
         into["objective"] = shown
-        interval = report.intervals.get(shown)
-        into.setdefault("scores", {})[split] = Score(
-            value=report.metrics[shown], interval=None if interval is None else list(interval)
-        )
+        into.setdefault("scores", {})[split] = _score(*with_interval(shown, outputs, y, spec, resamples, seed))
     same = agreement(one, other, spec)
     if same is not None:
         after.setdefault("agreement", {})[split] = same
-    value, interval = paired_difference(shown, one, other, y, spec, resamples, seed)
-    span = None if interval is None else list(interval)
-    after.setdefault("difference", {})[split] = Score(value=value, interval=span)
-    return reports[1]
+    difference = _score(*paired_difference(shown, one, other, y, spec, resamples, seed))
+    after.setdefault("difference", {})[split] = difference
+    return metrics.evaluate_outputs(other, y, spec, resamples if split == SPLITS[-1] else 0, seed)
+
+
+def _score(value: float | None, interval: tuple[float, float] | None) -> Score:
+    return Score(value=value, interval=None if interval is None else list(interval))
 
 
 def objective(parent: Parent, after: float) -> dict[str, Any]:
