@@ -45,7 +45,7 @@ def test_a_users_options_are_listed_too(tmp_path: Path) -> None:
 def test_an_unknown_group() -> None:
     with pytest.raises(UsageError) as caught:
         options("modle")
-    assert str(caught.value).startswith("no group `modle`; have: callbacks, data, ")
+    assert str(caught.value).startswith("no group `modle`; have: callbacks, compressor, data, ")
     assert str(caught.value).endswith("; did you mean `model`?")
 
 

@@ -31,11 +31,14 @@ COMMANDS = {
     ),
     ("runs", "--status", "done"): "no status `done`; one of running, completed, failed, stopped, crashed, damaged",
     ("list", "modl"): (
-        "no group `modl`; have: callbacks, data, debug, experiment, logger, model, optimizer, sampler, "
+        "no group `modl`; have: callbacks, compressor, data, debug, experiment, logger, model, optimizer, sampler, "
         "scheduler, space, stopper, task, "
         "trainer; did you mean `model`?"
     ),
-    ("config", "check", "trian"): "no verb `trian`; have: evaluate, predict, train, tune; did you mean `train`?",
+    ("config", "check", "trian"): (
+        "no verb `trian`; have: compress, evaluate, export, predict, prune, quantize, train, tune; "
+        "did you mean `train`?"
+    ),
     ("config", "why", "optimizer.lrr"): "unknown key `optimizer.lrr`; did you mean `optimizer.lr`?",
 }
 MISSING_RUNS = {

@@ -42,7 +42,7 @@ def test_a_number_comes_out_in_its_own_unit(folder, numbers: Run) -> None:
     expected = predicted(folder, numbers, folder.path / "new.csv")
     given = stranger(made.path / "model.onnx", folder.path / "new.csv")
     assert given.shape == expected.shape == (90,) and np.abs(given / expected - 1).max() < 1e-5
-    assert made.record["export"]["outputs"][0]["name"] == "value" and "export/agreement" not in made.metrics
+    assert made.record["export"]["gives"][0]["name"] == "value" and "export/agreement" not in made.metrics
     assert made.metrics["export/max_relative_difference"] < 1e-6
 
 

@@ -8,24 +8,19 @@ objective on val has fallen by no more than `max_drop`.
 from __future__ import annotations
 
 import heapq
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import torch
 from torch import nn
 
 from trainctl.compression import calibration, onnx_int8
 from trainctl.compression.base import Context, Node
 from trainctl.compression.int8_static import OnnxInt8, bits_of, chosen_layers, nothing, rows_of, told
 from trainctl.compression.onnx_int8 import Layer, Maker
-from trainctl.compression.onnx_net import INPUT, OnnxNet, session, to_onnx
+from trainctl.compression.onnx_net import OnnxNet, to_onnx
 from trainctl.errors import UsageError
 
 FLOAT = "float"
 DROPS = (0.0, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05)
-CLEARLY = 1.2  # a plan must be faster by this factor to take the place of the usual one: clocks differ from run to run
 
 Modes = dict[str, str]  # by the node's name
 
@@ -74,7 +69,7 @@ class Int8(OnnxInt8):
             plan = least_taken_back(start, taken_back(layers, start, errors), enough)
             if plan not in plans:
                 plans.append(plan)
-        chosen = _fastest([{n: m for n, m in plan.items() if m != FLOAT} for plan in plans], maker)
+        chosen = _most([{node: mode for node, mode in plan.items() if mode != FLOAT} for plan in plans])
         if not chosen:
             raise UsageError(
                 f"`compressor=int8` finds no layer that can be quantized with a drop of {self.max_drop:g} at most; "
@@ -132,30 +127,9 @@ def _start(layers: Sequence[Layer], first: str) -> Modes:
     return {layer.node: first if first in layer.modes else layer.modes[0] for layer in layers}
 
 
-def _fastest(plans: Sequence[Modes], maker: Maker) -> Modes:
-    """The plan with the least time for one row and for 64, the usual one unless another is clearly faster."""
-    if len(plans) == 1:
-        return plans[0]
-    sessions = [session(maker.quantized(plan), torch.get_num_threads()) for plan in plans]
-    times = [1.0] * len(plans)
-    for batch in (1, 64):
-        rows = maker.rows[:batch]
-        for index, seconds in enumerate(_medians(sessions, rows)):
-            times[index] *= seconds
-    best = min(range(len(plans)), key=times.__getitem__)
-    return plans[best if times[best] * CLEARLY**2 < times[0] else 0]
-
-
-def _medians(sessions: Sequence[Any], rows: Any, seconds: float = 0.3) -> list[float]:
-    """Median seconds of a call of each, in turns."""
-    found: list[list[float]] = [[] for _ in sessions]
-    ends = time.perf_counter() + seconds * len(sessions)
-    while len(found[0]) < 5 or (time.perf_counter() < ends and len(found[0]) < 200):
-        for run, times in zip(sessions, found, strict=True):
-            started = time.perf_counter()
-            run.run(None, {INPUT: rows})
-            times.append(time.perf_counter() - started)
-    return [statistics.median(times[2:]) for times in found]
+def _most(plans: Sequence[Modes]) -> Modes:
+    """The plan with the most layers in 8 bits, the usual one of several: a choice by the clock would differ by run."""
+    return max(plans, key=len)
 
 
 def _sensitivity(layers: Sequence[Layer], errors: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float]]:
