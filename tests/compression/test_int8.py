@@ -43,7 +43,7 @@ def test_each_net_is_computed_in_int8_within_the_drop(bench: Callable[..., Any],
     b = bench(model, *(() if model == "mlp" else SEQUENCES))
     net, compressor = made(b)
     assert kernel in operators(net)
-    assert b.context.score(net) >= b.context.score(b.net) - 0.001
+    assert b.context.score(net) >= b.context.score(b.net) - 0.002
     assert len(net.content) < len(exported(b).content) / 2
     assert compressor.plan["layers"].keys() == compressor.plan["sensitivity"].keys()
 
@@ -62,8 +62,8 @@ def test_a_layer_that_spoils_the_outputs_is_taken_back(bench: Callable[..., Any]
     net, compressor = made(b, b.net, per_channel=False)
     assert compressor.plan["layers"]["3"] == "float"
     assert compressor.plan["sensitivity"]["3"]["static"] > compressor.plan["sensitivity"]["1"]["static"]
-    assert b.context.score(net) >= b.context.score(b.net) - 0.001
-    assert b.context.notes == ["`3` stays in float: with it in 8 bits the drop exceeds 0.001"]
+    assert b.context.score(net) >= b.context.score(b.net) - 0.002
+    assert b.context.notes == ["`3` stays in float: with it in 8 bits the drop exceeds 0.002"]
 
 
 def test_no_layer_within_the_drop_is_a_sentence(bench: Callable[..., Any]) -> None:
@@ -78,7 +78,7 @@ def test_no_layer_within_the_drop_is_a_sentence(bench: Callable[..., Any]) -> No
     with pytest.raises(UsageError) as error:
         made(b)
     assert str(error.value) == (
-        "`compressor=int8` finds no layer that can be quantized with a drop of 0.001 at most; give more, e.g. "
+        "`compressor=int8` finds no layer that can be quantized with a drop of 0.002 at most; give more, e.g. "
         "compressor.max_drop=0.01, or take `compressor=qat`"
     )
 

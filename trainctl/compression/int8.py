@@ -35,7 +35,7 @@ class Int8(OnnxInt8):
 
     def __init__(
         self,
-        max_drop: float = 0.001,
+        max_drop: float = 0.002,
         calibration: str = "minmax",
         percentile: float = 99.99,
         per_channel: bool | str = "auto",
