@@ -29,7 +29,8 @@ class Context:
     example: the first rows of train [2, ...]. calibration: x of rows of train, drawn by the seed [N, ...].
     batches: one epoch of shuffled training batches (x, y), in the same order each time it is called.
     loss(output, y): the task's mean loss. score(net): the objective on val; the larger, the better.
-    steps: optimizer steps of the fine-tuning that follows a call of `compress`; 0 when there is none.
+    steps: optimizer steps of the fine-tuning that follows a call of `compress`; 0 when there is none. resolution: the
+    change of `score` that a few rows of val make, below which a drop says nothing.
     """
 
     spec: DataSpec
@@ -41,6 +42,7 @@ class Context:
     seed: int = 0
     steps: int = 0
     strict: bool = False
+    resolution: float = 0.0
     notes: list[str] = field(default_factory=list)
 
     def note(self, sentence: str) -> None:

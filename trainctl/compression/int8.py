@@ -59,7 +59,8 @@ class Int8(OnnxInt8):
         starts = [_start(layers, first) for first in _order(layers)]
         maker.quantized(starts[0])  # settles the scales
         errors = {(x.node, mode): maker.error({x.node: mode}) for x in layers for mode in x.modes}
-        wanted = context.score(OnnxNet(model.SerializeToString())) - self.max_drop
+        # a small val split can tell no smaller drop than of some rows
+        wanted = context.score(OnnxNet(model.SerializeToString())) - max(self.max_drop, 1.001 * context.resolution)
 
         def enough(modes: Modes) -> bool:
             return context.score(OnnxNet(maker.quantized(modes))) >= wanted
@@ -106,7 +107,10 @@ def taken_back(layers: Sequence[Layer], start: Modes, errors: Mapping[tuple[str,
 
 
 def least_taken_back(start: Modes, steps: Sequence[tuple[str, str]], enough: Callable[[Modes], bool]) -> Modes:
-    """`start` after the fewest of `steps` with which it is good enough, by bisection; all of them always are."""
+    """`start` after the fewest of `steps` with which it is good enough; all of them always are.
+
+    By bisection; where that leaves nothing in 8 bits, chance has spoken in between, and each place is tried.
+    """
     low, high = -1, len(steps)
     while high - low > 1:
         middle = (low + high) // 2 if low >= 0 else 0
@@ -114,6 +118,9 @@ def least_taken_back(start: Modes, steps: Sequence[tuple[str, str]], enough: Cal
             high = middle
         else:
             low = middle
+    if high == len(steps):
+        tried = range(1, len(steps))
+        high = next((place for place in tried if enough({**start, **dict(steps[:place])})), high)
     return {**start, **dict(steps[:high])}
 
 

@@ -70,7 +70,14 @@ class Parent:
             seed=self.config["seed"],
             steps=steps,
             strict=bool(self.config.get("strict")),
+            resolution=self._resolution(),
         )
+
+    def _resolution(self) -> float:
+        """Two rows of val among all of them, for classes; a number's metrics move with every row a little."""
+        if self.task.spec.target != "class" or not isinstance(self.data, Data):
+            return 0.0
+        return 2.0 / max(1, len(self.data.split("val")))
 
     @cached_property
     def calibration(self) -> Tensor:
