@@ -20,6 +20,7 @@ from trainctl.compression.base import Artifact, Compressor
 from trainctl.compression.cost import macs
 from trainctl.compression.tensors import flatten
 from trainctl.verbs.attempt import Attempt, Node, attempt
+from trainctl.verbs.entrants import repeated
 from trainctl.verbs.parent import Parent
 
 log = logging.getLogger("trainctl")
@@ -64,7 +65,7 @@ class Judge:
         """What the attempt fails; `with_drop` False leaves out the objective, for a net that was not fine-tuned."""
         figures = self.figures(made.net)
         if with_drop:
-            figures["drop"] = self.parent.objective.drop(self.parent.value(self.parent.net), made.value)
+            figures["drop"] = self.parent.objective.drop(self.parent.own_value, made.value)
         budget = self.budget if with_drop else Budget(None, self.budget.targets, self.budget.max_latency_ms)
         missed = budget.misses(figures)
         self.tried.append({"settings": made.settings, **figures, "missed": missed, "took_s": round(made.took_s, 2)})
@@ -89,9 +90,9 @@ class Judge:
         """Both nets as they would be run, timed in turns."""
         options, threads = self.parent.config["measure"], self.parent.config["trainer"]["threads"]
         rows = int(options["batch"])
-        x = self.parent.calibration[:rows]
+        x, example = repeated(self.parent.calibration, rows), self.parent.calibration[:2]
         nets = {"parent": self.parent.net, "net": net}
-        subjects = {name: _fastest(latency.subjects_of(one, x, threads)) for name, one in nets.items()}
+        subjects = {name: _fastest(latency.subjects_of(one, example, threads)) for name, one in nets.items()}
         timed = latency.latency(subjects, {rows: x}, int(options["calls"]), threads, float(options["seconds"]))
         read = latency.reading(timed)
         before, after = (timed[name][rows][read] for name in nets)

@@ -25,6 +25,7 @@ from trainctl.run.run import Run
 from trainctl.tasks.base import Task
 from trainctl.verbs import findings, inference, restore
 from trainctl.verbs.budget_search import Found
+from trainctl.verbs.entrants import repeated
 from trainctl.verbs.job import Outcome
 from trainctl.verbs.parent import Parent
 
@@ -86,7 +87,7 @@ def figures(parent: Parent, child: nn.Module, source: Run, notes: list[str]) -> 
     """Size and speed of both nets, the speeds in turns."""
     run, threads = parent.job.run, int(parent.config["trainer"]["threads"])
     example, options = parent.calibration[:2], parent.config["measure"]
-    rows = {batch: _exactly(parent.calibration, batch) for batch in BATCHES}
+    rows = {batch: repeated(parent.calibration, batch) for batch in BATCHES}
     found = []
     for net, owner in ((parent.net, source), (child, run)):
         artifact = owner.path / (net.file if isinstance(net, Artifact) else restore.WEIGHTS)
@@ -118,11 +119,6 @@ def _loaded(parent: Parent, config: dict[str, Any], owner: Run) -> nn.Module:
 def _float_net(parent: Parent, net: nn.Module) -> nn.Module | None:
     """Whose multiply-adds a quantized net has: its parent's, since only numbers are stored in another way."""
     return parent.net if parent.job.run.verb == "quantize" else None
-
-
-def _exactly(x: Tensor, rows: int) -> Tensor:
-    """`rows` rows, repeated where there are fewer."""
-    return x.repeat(-(-rows // len(x)), *[1] * (x.ndim - 1))[:rows]
 
 
 def outputs_of_both(parent: Parent, child: Task, trainer: pl.Trainer, split: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,7 +159,7 @@ def _score(value: float | None, interval: tuple[float, float] | None) -> Score:
 
 def objective(parent: Parent, after: float) -> dict[str, Any]:
     """What budgets are about: its name, and its value on val before and after."""
-    before = parent.value(parent.net)
+    before = parent.own_value
     drop: float | None = parent.objective.drop(before, after)
     known = {"before": before, "after": after, "drop": drop}
     return {"name": f"val/{parent.objective.name}", **{k: v if v == v else None for k, v in known.items()}}

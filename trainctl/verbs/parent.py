@@ -122,6 +122,11 @@ class Parent:
         value = self.objective.sign * self.value(net)
         return value if value == value else float("-inf")
 
+    @cached_property
+    def own_value(self) -> float:
+        """The objective on val of the parent's net, measured once."""
+        return self.value(self.net)
+
     def value(self, net: nn.Module) -> float:
         """The objective on val as it is."""
         output, y = net_outputs(net, self.val_batches())

@@ -25,7 +25,7 @@ def scan(job: Job) -> tuple[list[Row], float]:
     Changes: weights in 8 and in 4 bits (symmetric, per output), half of the outputs at zero (the smallest ones).
     """
     parent = Parent.restore(job)
-    whole = parent.value(parent.net)
+    whole = parent.own_value
     total = sum(parameter.numel() for parameter in parent.net.parameters())
     changes: dict[str, Callable[[Tensor], Tensor]] = {"int8": _in_bits(8), "int4": _in_bits(4), "half": _half}
     found = []
