@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from trainctl.compression.attention import to_lean_onnx
 from trainctl.compression.base import Artifact, Compressor, Context, Node
-from trainctl.compression.onnx_net import OnnxNet, to_onnx
+from trainctl.compression.onnx_net import OnnxNet
 from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError
 
@@ -68,7 +69,7 @@ class Quantizer(Compressor):
             return self.changed(net.eval())
         from trainctl.compression import onnx_bits
 
-        model = onnx_bits.read(to_onnx(net, context.example))
+        model = onnx_bits.read(to_lean_onnx(net, context))
         model = self.rewrite(model, excluded(self.exclude, onnx_bits.layers(model)), context)
         return OnnxNet(onnx_bits.write(model))
 

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from trainctl.compression import calibration, onnx_int8
+from trainctl.compression.attention import to_lean_onnx
 from trainctl.compression.base import Context, Node
 from trainctl.compression.int8_static import OnnxInt8, bits_of, chosen_layers, nothing, rows_of, told
 from trainctl.compression.onnx_int8 import Layer, Maker
-from trainctl.compression.onnx_net import OnnxNet, to_onnx
+from trainctl.compression.onnx_net import OnnxNet
 from trainctl.errors import UsageError
 
 FLOAT = "float"
@@ -49,7 +50,7 @@ class Int8(OnnxInt8):
         self.per_channel, self.rows, self.exclude = per_channel, rows, exclude
 
     def finish(self, net: nn.Module, context: Context) -> nn.Module:
-        model = onnx_int8.prepare(to_onnx(net, context.example))
+        model = onnx_int8.prepare(to_lean_onnx(net, context))
         layers = chosen_layers(model, self.exclude, (), context)
         if not layers:
             raise UsageError(nothing(self.method))

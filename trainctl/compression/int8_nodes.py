@@ -96,20 +96,22 @@ def uint8(span: Range) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gather(graph: Graph, node: Any, bits: int) -> None:
-    """An embedding: the table in 8 bits, the rows that are taken widened.
+    """An embedding: the table in 8 bits with a scale for each row, the rows that are taken widened.
 
     Not by DequantizeLinear: ONNX Runtime moves transposes through it and adds a pair of operators for each.
     """
     from onnx import TensorProto, helper
 
-    name, out = node.input[0], node.output[0]
-    codes, scale = int8(graph.values(name), None, bits)
-    read = [graph.constant(f"{name}_int8", codes), node.input[1]]
-    step = graph.constant(f"{name}_scale", scale.reshape(()))
+    name, rows, out = str(node.input[0]), str(node.input[1]), str(node.output[0])
+    values = graph.values(name)
+    codes, scale = int8(values, 0, bits)
+    table = graph.constant(f"{name}_int8", codes)
+    scales = graph.constant(f"{name}_scale", scale.reshape(-1, *[1] * (values.ndim - 1)))
     new = [
-        helper.make_node("Gather", read, [f"{out}_int8"], node.name, axis=option(node, "axis", 0)),
+        helper.make_node("Gather", [table, rows], [f"{out}_int8"], node.name),
         helper.make_node("Cast", [f"{out}_int8"], [f"{out}_codes"], f"{node.name}_cast", to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{out}_codes", step], [out], f"{node.name}_scale"),
+        helper.make_node("Gather", [scales, rows], [f"{out}_steps"], f"{node.name}_steps"),
+        helper.make_node("Mul", [f"{out}_codes", f"{out}_steps"], [out], f"{node.name}_scale"),
     ]
     graph.replace([node], new)
 

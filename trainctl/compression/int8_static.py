@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainctl.compression import calibration, onnx_int8
+from trainctl.compression.attention import to_lean_onnx
 from trainctl.compression.base import Compressor, Context, Node
 from trainctl.compression.engines import excluded, is_quantized
 from trainctl.compression.onnx_int8 import Layer, Maker
-from trainctl.compression.onnx_net import OnnxNet, to_onnx
+from trainctl.compression.onnx_net import OnnxNet
 from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError
 
@@ -72,7 +73,7 @@ class Int8Static(OnnxInt8):
         self.rows, self.exclude, self.operators = rows, exclude, operators
 
     def finish(self, net: nn.Module, context: Context) -> nn.Module:
-        model = onnx_int8.prepare(to_onnx(net, context.example))
+        model = onnx_int8.prepare(to_lean_onnx(net, context))
         chosen = chosen_layers(model, self.exclude, self.operators, context)
         modes = {}
         for layer in chosen:

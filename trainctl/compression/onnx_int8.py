@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainctl.compression import int8_nodes, onnx_bits
+from trainctl.compression import int8_nodes, onnx_bits, onnx_shapes
 from trainctl.compression.calibration import BATCH, Range
 from trainctl.compression.int8_nodes import Graph
 from trainctl.compression.onnx_net import INPUT, quietly, session
@@ -68,7 +68,7 @@ def prepare(content: bytes) -> Any:
         options.optimized_model_filepath = str(Path(folder) / "graph.onnx")
         ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         model = onnx.load_model(options.optimized_model_filepath)
-    model = onnx.shape_inference.infer_shapes(model)
+    model = onnx_shapes.settle(model)
     _name_layers(model, onnx.load_model_from_string(content))
     used = {node.domain for node in model.graph.node}
     kept = [entry for entry in model.opset_import if entry.domain in used or not entry.domain]
@@ -90,6 +90,8 @@ def layers(model: Any) -> list[Layer]:
             continue
         if node.op_type == "Gemm" and not int8_nodes.is_plain(graph, node):
             modes = ()
+        if node.op_type == "Gather" and int8_nodes.option(node, "axis", 0):
+            continue  # a choice among channels, not of an embedding's rows
         size = sum(graph.size(name) for name in node.input if graph.is_weight(name))
         if modes and (size >= SMALL or node.op_type != "Gather"):
             found.append(Layer(node.name, node.op_type, module_of(node), size, modes))

@@ -75,10 +75,13 @@ def attempt(parent: Parent, settings: Node, trained: bool = True) -> Attempt:
 def fine_tuned(parent: Parent, net: nn.Module, rounds: int, last: bool) -> nn.Module:
     """The net after a share of the run's training; after the last round with the weights of its best epoch.
 
-    A round before the last goes to its end and keeps its last weights: what it is worth shows after the next one.
+    The best by the objective, which the budget is about, unless `train.monitor` names another metric. A round before
+    the last goes to its end and keeps its last weights: what it is worth shows after the next one.
     """
     run, data = parent.job.run, parent.data
     config = {**parent.config, "trainer": {**parent.config["trainer"], "max_epochs": _epochs(parent, rounds)}}
+    if config["train"].get("monitor") in (None, "auto"):
+        config["train"] = {**config["train"], "monitor": f"val/{parent.objective.name}", "mode": "auto"}
     if not last:
         config["callbacks"] = {}
     job = Job(run, parent.job.source, quiet=parent.job.quiet, trains=config)

@@ -21,12 +21,13 @@ NETS = {
     "mlp": ["data=tabular", "model=mlp", "model.hidden_dims=[512,512,512]", "model.dropout=0.2",
             "trainer.max_epochs=10"],
     "cnn": [
-        "data=fashion_mnist", "model=cnn", "model.channels=[48,96,160]", "model.hidden_dim=256", "data.batch_size=128",
-        "trainer.limit_batches=120", "trainer.max_epochs=12", "scheduler=one_cycle", "optimizer.lr=0.003",
+        "data=fashion_mnist", "model=cnn", "model.channels=[64,128]", "model.num_blocks=2", "model.hidden_dim=32",
+        "data.batch_size=128", "trainer.limit_batches=80", "trainer.max_epochs=8", "scheduler=one_cycle",
+        "optimizer.lr=0.003",
     ],
     "resnet": [
-        "data=fashion_mnist", "model=resnet", "model.channels=[64,128,256]", "model.num_blocks=2",
-        "data.batch_size=128", "trainer.limit_batches=40", "trainer.max_epochs=8", "scheduler=one_cycle",
+        "data=fashion_mnist", "model=resnet", "model.channels=[32,64,128,256]", "model.num_blocks=2",
+        "data.batch_size=128", "trainer.limit_batches=60", "trainer.max_epochs=8", "scheduler=one_cycle",
         "optimizer.lr=0.002",
     ],
     "transformer": [
