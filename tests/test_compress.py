@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trainctl import compress
+from trainctl.budgets import Budget
 from trainctl.run import machine
 from trainctl.run.run import Run
 
@@ -25,7 +26,8 @@ def test_points_are_runs_and_the_best_is_named(lab: Any) -> None:
     content = json.loads((run.path / "compress.json").read_text())
     assert done.json["compress"] == content and not content["failed"]
     assert [point["what"] for point in content["points"]] == [
-        "the run itself", "int8_dynamic", "channels 0.5 of the multiply-adds", "channels 0.5, int8_dynamic",
+        "the run itself", "int8_dynamic", "int4_weight_only", "channels 0.5 of the multiply-adds",
+        "channels 0.5, int8_dynamic",
     ]  # fmt: skip
     best = run.path / run.record["best"]
     assert content["points"][content["best"]]["run"] == str(best.relative_to(lab.folder))
@@ -46,6 +48,23 @@ def test_a_budget_that_no_point_meets_and_a_point_that_fails_are_said(lab: Any) 
     assert done.code == 8
     assert "bytes fell " in done.err.splitlines()[-1] and "the closest point is kept in `runs/compress/" in done.err
     assert "warning: float8 failed: " in done.out and "int8_dynamic" in done.out
+
+
+def test_layers_that_4_bits_spoil_get_8() -> None:
+    search = compress.Search(None, None, [], None, Budget(0.01))  # type: ignore[arg-type]
+    given: list[Any] = []
+    search._child = lambda *words: given.append(words)  # type: ignore[method-assign]
+    rows = [
+        {"layer": "a", "kind": "Linear", "share": 0.5, "drop": {"int4": 0.004}},
+        {"layer": "b", "kind": "Linear", "share": 0.1, "drop": {"int4": 0.006}},
+        {"layer": "c", "kind": "Conv2d", "share": 0.4, "drop": {"int4": 0.0}},
+    ]
+    search._four_bits(rows)
+    words = ["compressor=int4_weight_only", "compressor.eight=[b]"]
+    assert given == [("quantize", None, words, "int4_weight_only, 1 of 2 layers in 8 bits")]
+    rows[0]["drop"]["int4"] = 0.006
+    search._four_bits(rows)  # too few weights are left for it
+    assert len(given) == 1
 
 
 def test_a_run_that_did_not_end_well_is_refused(lab: Any) -> None:

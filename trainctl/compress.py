@@ -1,8 +1,9 @@
 """compress: a small search over pruning and quantizing, within a budget; every point is a run of its own.
 
-First a scan of how sensitive each layer is. Then the run itself is quantized, and pruned ones are: how much is pruned
-is found by halving, each point fine-tuned with the run as its teacher, until the time is used up. All points are
-measured side by side in the end; those that no other beats in accuracy, bytes and time at once are the Pareto front.
+First a scan of how sensitive each layer is. Then the run itself is quantized, in 8 bits and, where layers bear it, in
+4; and pruned ones are: how much is pruned is found by halving, each point fine-tuned with the run as its teacher, until
+the time is used up. All points are measured side by side in the end; those that no other beats in accuracy, bytes and
+time at once are the Pareto front.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ RECORD = "compress.json"
 DEFAULT_DROP = 0.01  # without `--max-drop`
 LEAST_TIME_S = 60.0
 SENSITIVE, CHEAP = 20.0, 0.1  # a layer is kept whole when half of it costs 20 budgets and it is under a tenth of all
+FEW = 0.1  # of all weights: where fewer can have 4 bits, it is not worth a point
 Point = dict[str, Any]
 
 
@@ -66,6 +68,8 @@ class Search:
         limit = self._time_limit()
         log.info("searching for about %s", duration(limit))
         self._quantize(self.source, "")
+        if self.run.config["compress"]["four_bits"]:
+            self._four_bits(rows)
         self._prune(started + limit, _kept_whole(rows, self.budget.max_drop or DEFAULT_DROP))
         content = self._compared(rows, value)
         content["took_s"] = round(time.perf_counter() - started, 1)
@@ -92,6 +96,20 @@ class Search:
             child = self._child("quantize", parent, [f"compressor={name}"], f"{made}{', ' if made else ''}{name}")
             runs += [child] if child is not None else []
         return min(runs, key=_drop, default=None)
+
+    def _four_bits(self, rows: list[Point]) -> None:
+        """4-bit weights in linear layers, 8 bits in those that the scan finds too sensitive; none where few are left.
+
+        All layers together may drop as much as the budget allows, so each alone may by its share of the weights.
+        """
+        linear = [row for row in rows if row["kind"] == "Linear"]
+        limit = self.budget.max_drop or DEFAULT_DROP
+        eight = [row for row in linear if row["drop"]["int4"] > limit * max(row["share"], 1 / len(linear))]
+        if sum(row["share"] for row in linear if row not in eight) < FEW:
+            return
+        words = ["compressor=int4_weight_only", f"compressor.eight=[{','.join(row['layer'] for row in eight)}]"]
+        told = f", {len(eight)} of {len(linear)} layers in 8 bits" if eight else ""
+        self._child("quantize", self.source, words, f"int4_weight_only{told}")
 
     def _prune(self, deadline: float, whole: list[str]) -> None:
         """Prune and quantize at shares of the multiply-adds found by halving, as long as there is time."""

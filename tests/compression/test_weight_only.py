@@ -16,6 +16,7 @@ from trainctl.compression.int4_weight_only import Int4WeightOnly
 from trainctl.compression.int8_weight_only import Int8WeightOnly
 from trainctl.compression.onnx_bits import int8
 from trainctl.compression.onnx_net import OnnxNet
+from trainctl.errors import UsageError
 
 
 def held(content: bytes) -> dict[str, np.ndarray]:
@@ -73,6 +74,16 @@ def test_4_bits_make_linear_weights_six_times_smaller_at_the_same_accuracy(
     assert b.context.notes == [
         "4 bits are for linear layers; 8-bit weights in `tokens.position`, `tokens.embed`",
     ]
+
+
+def test_layers_that_are_named_get_8_bits(bench: Callable[..., Any], exported: Callable[..., OnnxNet]) -> None:
+    b = bench("mlp")
+    every, some = (Int4WeightOnly(eight=names).compress(exported("mlp"), b.context) for names in ((), ("1",)))
+    nodes = [[n.op_type for n in onnx.load_model_from_string(net.content).graph.node] for net in (every, some)]
+    assert [one.count("MatMulNBits") for one in nodes] == [3, 2]
+    assert len(every.content) < len(some.content) < len(exported("mlp").content) / 3
+    with pytest.raises(UsageError, match="`compressor.eight` pattern 'hed' matches no layer of: "):
+        Int4WeightOnly(eight=["hed"]).compress(exported("mlp"), b.context)
 
 
 def test_smaller_blocks_are_closer_to_the_net(bench: Callable[..., Any], exported: Callable[..., OnnxNet]) -> None:

@@ -168,6 +168,7 @@ RULES: dict[str, Rule] = {
     "compressor.reduce_range": truth,
     "compressor.block_size": one_of(16, 32, 64, 128, 256),
     "compressor.exclude": texts,
+    "compressor.eight": texts,
     "compressor.calibration": one_of("minmax", "percentile", "entropy"),
     "compressor.percentile": number(50, 100, open_low=True),
     "compressor.per_channel": one_of("auto", True, False),
@@ -183,4 +184,5 @@ RULES: dict[str, Rule] = {
     "compress.epochs": whole(1, words=(None,)),
     "compress.max_time": duration,
     "compress.quantizers": texts,
+    "compress.four_bits": truth,
 }

@@ -89,13 +89,13 @@ class Quantizer(Compressor):
         """The net with the modules of `plan["layers"]` changed; fresh or trained, the structure is the same."""
 
 
-def excluded(patterns: Sequence[str], names: Iterable[str]) -> set[str]:
+def excluded(patterns: Sequence[str], names: Iterable[str], key: str = "exclude") -> set[str]:
     """Layers that match a pattern such as `head.*` or the name of a module; UsageError when one matches none."""
     found, names = set(), list(names)
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matched = {n for n in names if fnmatch.fnmatchcase(n, pattern) or n.startswith(pattern.rstrip(".*") + ".")}
         if not matched:
-            raise UsageError(f"`compressor.exclude` pattern '{pattern}' matches no layer of: {', '.join(names)}")
+            raise UsageError(f"`compressor.{key}` pattern '{pattern}' matches no layer of: {', '.join(names)}")
         found |= matched
     return found
 

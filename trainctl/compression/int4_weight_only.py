@@ -10,21 +10,27 @@ from torch import nn
 
 from trainctl.compression import onnx_bits, torchao_nets
 from trainctl.compression.base import Context, Node
-from trainctl.compression.engines import Quantizer, listed
+from trainctl.compression.engines import Quantizer, excluded, listed
 from trainctl.compression.onnx_net import quietly
 
 
 class Int4WeightOnly(Quantizer):
     """onnxruntime: MatMul and Gemm by MatMulNBits, other weights in 8 bits. torch: torchao, where it runs.
 
-    block_size: inputs that share a scale and a zero point, a power of two of at least 16.
+    block_size: inputs that share a scale and a zero point, a power of two of at least 16. eight: linear layers for
+    which 4 bits are too few, as patterns: 8 bits in onnxruntime, as they are in torch.
     """
 
     def __init__(
-        self, backend: str = "auto", block_size: int = 32, exclude: Sequence[str] = (), plan: Node | None = None
+        self,
+        backend: str = "auto",
+        block_size: int = 32,
+        eight: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        plan: Node | None = None,
     ) -> None:
         super().__init__(backend, exclude, plan)
-        self.block_size = block_size
+        self.block_size, self.eight = block_size, tuple(eight)
 
     def refused_by_torch(self, net: nn.Module) -> str | None:
         try:
@@ -38,14 +44,16 @@ class Int4WeightOnly(Quantizer):
 
     def rewrite(self, model: Any, left: set[str], context: Context) -> Any:
         onnx_bits.split_gemms(model)
-        packed = onnx_bits.products(model, left)
+        eight = excluded(self.eight, onnx_bits.layers(model), "eight")
+        packed = onnx_bits.products(model, left | eight)
         others = onnx_bits.to_int8(model, set(packed.values()), left)
         if others:
-            context.note(f"4 bits are for linear layers; 8-bit weights in {listed(weight.layer for weight in others)}")
+            few = "4 bits are for linear layers" + (" without those of `compressor.eight`" if eight else "")
+            context.note(f"{few}; 8-bit weights in {listed(weight.layer for weight in others)}")
         return self._packed(model, set(packed)) if packed else model
 
     def layers(self, net: nn.Module, context: Context) -> list[str]:
-        return torchao_nets.choose(net, self.exclude, context, self.block_size)
+        return torchao_nets.choose(net, (*self.exclude, *self.eight), context, self.block_size)
 
     def changed(self, net: nn.Module) -> nn.Module:
         return self._quantized(net, self.plan["layers"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -86,16 +87,23 @@ class Judge:
             found |= self.speed(net)
         return found
 
+    @cached_property
+    def _parent_onnx(self) -> bytes | None:
+        """An export takes seconds, so it is made once for all settings."""
+        return latency.as_onnx(self.parent.net, self.parent.calibration[:2])
+
     def speed(self, net: nn.Module) -> dict[str, float]:
         """Both nets as they would be run, timed in turns."""
         options, threads = self.parent.config["measure"], self.parent.config["trainer"]["threads"]
         rows = int(options["batch"])
         x, example = repeated(self.parent.calibration, rows), self.parent.calibration[:2]
-        nets = {"parent": self.parent.net, "net": net}
-        subjects = {name: _fastest(latency.subjects_of(one, example, threads)) for name, one in nets.items()}
+        subjects = {
+            "parent": _fastest(latency.engines(self.parent.net, self._parent_onnx, threads)),
+            "net": _fastest(latency.subjects_of(net, example, threads)),
+        }
         timed = latency.latency(subjects, {rows: x}, int(options["calls"]), threads, float(options["seconds"]))
         read = latency.reading(timed)
-        before, after = (timed[name][rows][read] for name in nets)
+        before, after = (timed[name][rows][read] for name in subjects)
         return {"latency": before / after, "latency_ms": after}
 
 

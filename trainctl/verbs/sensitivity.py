@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 def scan(job: Job) -> tuple[list[Row], float]:
-    """A row per layer ({layer, share of the parameters, drop by change}), and the objective on val as it is.
+    """A row per layer ({layer, kind, share of the parameters, drop by change}), and the objective on val as it is.
 
     Changes: weights in 8 and in 4 bits (symmetric, per output), half of the outputs at zero (the smallest ones).
     """
@@ -36,7 +36,8 @@ def scan(job: Job) -> tuple[list[Row], float]:
         for change, make in changes.items():
             with _changed(layer.weight, make):
                 drop[change] = parent.objective.drop(whole, parent.value(parent.net))
-        found.append({"layer": name, "share": layer.weight.numel() / max(1, total), "drop": drop})
+        share = layer.weight.numel() / max(1, total)
+        found.append({"layer": name, "kind": type(layer).__name__, "share": share, "drop": drop})
     return found, whole
 
 
