@@ -175,6 +175,7 @@ RULES: dict[str, Rule] = {
     "compressor.rows": whole(1),
     "compressor.operators": texts,
     "compressor.max_drop": number(0),
+    "compressor.lr_scale": number(0, open_low=True),
     "compressor.target": one_of("channels", "macs"),
     "compressor.importance": one_of("magnitude", "taylor", "batchnorm"),
     "compressor.global_ranking": truth,

@@ -62,8 +62,8 @@ class Compressor(ABC):
     """One method. Its constructor's parameters are the keys of conf/compressor/<name>.yaml, and `plan`.
 
     verb: the verb that takes it. trains: whether fine-tuning between `compress` and `finish` is of use. rounds: how
-    often `compress` and fine-tuning take turns. masks: zeros only, neither bytes nor time fall. estimators: whether it
-    is for trees and forests, not for nets.
+    often `compress` and fine-tuning take turns. lr_scale: of the run's learning rate then. masks: zeros only, neither
+    bytes nor time fall. estimators: whether it is for trees and forests, not for nets.
     """
 
     verb: ClassVar[Literal["prune", "quantize"]]
@@ -71,6 +71,7 @@ class Compressor(ABC):
     masks: ClassVar[bool] = False
     estimators: ClassVar[bool] = False
     rounds: int = 1
+    lr_scale: float = 1.0
 
     def __init__(self, plan: Node | None = None) -> None:
         self.plan: Node = dict(plan or {})

@@ -63,8 +63,10 @@ class InputRange(nn.Module):
 
 
 class QAT(Int8Static):
-    """int8_static after fine-tuning that knows of the rounding; its keys are int8_static's.
+    """int8_static after fine-tuning that knows of the rounding; its keys are int8_static's, and lr_scale.
 
+    lr_scale: of the run's learning rate, unless `optimizer.lr=` is given: the net is trained already, and large steps
+    would leave what it has learned.
     The checkpoints of the fine-tuning hold the unrounded weights under `parametrizations.weight.original`.
     """
 
@@ -78,10 +80,12 @@ class QAT(Int8Static):
         per_channel: bool = True,
         rows: int = 512,
         exclude: Sequence[str] = (),
+        lr_scale: float = 0.1,
         backend: str = "auto",
         plan: Node | None = None,
     ) -> None:
         super().__init__(calibration, percentile, per_channel, rows, exclude, (), backend, plan)
+        self.lr_scale = lr_scale
 
     def compress(self, net: nn.Module, context: Context, turn: int = 0) -> nn.Module:
         names = [name for name, module in net.named_modules() if isinstance(module, (*LAYERS, nn.Embedding))]
@@ -95,7 +99,7 @@ class QAT(Int8Static):
                 context.leave(name, f"fine-tuning does not round the weights of {type(module).__name__}")
         bits = bits_of(context)
         for name, module in taken.items():
-            per_channel = bool(self.per_channel) and not isinstance(module, nn.Embedding)
+            per_channel = bool(self.per_channel) or isinstance(module, nn.Embedding)
             parametrize.register_parametrization(module, "weight", RoundedWeight(per_channel, bits))
             if name in seen:
                 module.add_module(INPUT_RANGE, InputRange(*seen[name]))

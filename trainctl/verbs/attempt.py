@@ -67,21 +67,19 @@ def attempt(parent: Parent, settings: Node, trained: bool = True) -> Attempt:
     for turn in range(compressor.rounds):
         net = compressor.compress(net, context, turn)
         if trains:
-            net = fine_tuned(parent, net, compressor.rounds, last=turn == compressor.rounds - 1)
+            net = fine_tuned(parent, net, compressor, last=turn == compressor.rounds - 1)
     net = compressor.finish(net.eval(), context).eval()
     return Attempt(settings, compressor, net, parent.value(net), context.notes, time.perf_counter() - started)
 
 
-def fine_tuned(parent: Parent, net: nn.Module, rounds: int, last: bool) -> nn.Module:
+def fine_tuned(parent: Parent, net: nn.Module, compressor: Compressor, last: bool) -> nn.Module:
     """The net after a share of the run's training; after the last round with the weights of its best epoch.
 
     The best by the objective, which the budget is about, unless `train.monitor` names another metric. A round before
     the last goes to its end and keeps its last weights: what it is worth shows after the next one.
     """
     run, data = parent.job.run, parent.data
-    config = {**parent.config, "trainer": {**parent.config["trainer"], "max_epochs": _epochs(parent, rounds)}}
-    if config["train"].get("monitor") in (None, "auto"):
-        config["train"] = {**config["train"], "monitor": f"val/{parent.objective.name}", "mode": "auto"}
+    config = _training(parent, compressor)
     if not last:
         config["callbacks"] = {}
     job = Job(run, parent.job.source, quiet=parent.job.quiet, trains=config)
@@ -97,6 +95,18 @@ def fine_tuned(parent: Parent, net: nn.Module, rounds: int, last: bool) -> nn.Mo
         restore.load_best(task, run)
     parent.job.timing |= {key: parent.job.timing.get(key, 0.0) + value for key, value in job.timing.items()}
     return task.cpu().net
+
+
+def _training(parent: Parent, compressor: Compressor) -> Node:
+    """The run's own config of training, for one round."""
+    epochs = _epochs(parent, compressor.rounds)
+    config = {**parent.config, "trainer": {**parent.config["trainer"], "max_epochs": epochs}}
+    if config["train"].get("monitor") in (None, "auto"):
+        config["train"] = {**config["train"], "monitor": f"val/{parent.objective.name}", "mode": "auto"}
+    lr, words = config["optimizer"].get("lr"), parent.job.run.record.get("overrides", [])
+    if isinstance(lr, int | float) and not any(str(word).lstrip("+").startswith("optimizer.lr=") for word in words):
+        config["optimizer"] = {**config["optimizer"], "lr": compressor.lr_scale * lr}
+    return config
 
 
 def _epochs(parent: Parent, rounds: int) -> int:

@@ -31,10 +31,10 @@ NETS = {
         "optimizer.lr=0.002",
     ],
     "transformer": [
-        "data=trec", "model=transformer", "model.dim=128", "model.hidden_dim=256", "trainer.max_epochs=15",
+        "data=trec", "model=transformer", "model.dim=256", "model.hidden_dim=1024", "trainer.max_epochs=15",
         "model.dropout=0.3",
     ],
-    "lstm": ["data=trec", "model=lstm", "model.token_dim=128", "model.hidden_dim=128", "trainer.max_epochs=12",
+    "lstm": ["data=trec", "model=lstm", "model.token_dim=300", "model.hidden_dim=300", "trainer.max_epochs=10",
              "model.dropout=0.3"],
 }  # fmt: skip
 MACS = ["compressor=channels", "compressor.target=macs", "compressor.global_ranking=true",
@@ -46,9 +46,9 @@ METHODS: dict[str, tuple[str, list[str], str | None]] = {
     "int8_dynamic": ("quantize", ["compressor=int8_dynamic"], None),
     "int8_weight_only": ("quantize", ["compressor=int8_weight_only"], None),
     "int4_weight_only": ("quantize", ["compressor=int4_weight_only"], None),
-    "magnitude 80 %": ("prune", ["compressor=magnitude", "compressor.amount=0.8"], None),
-    "magnitude 90 %": ("prune", ["compressor=magnitude", "compressor.amount=0.9"], None),
-    "2:4": ("prune", ["compressor=nm"], None),
+    "magnitude 80 %": ("prune", ["compressor=magnitude", "compressor.amount=0.8", "distill=true"], None),
+    "magnitude 90 %": ("prune", ["compressor=magnitude", "compressor.amount=0.9", "distill=true"], None),
+    "2:4": ("prune", ["compressor=nm", "distill=true"], None),
     "channels 1/4": ("prune", [*MACS, "compressor.amount=0.75"], None),
     "channels 1/10": ("prune", [*MACS, "compressor.amount=0.9"], None),
     "channels 1/4, int8": ("quantize", ["compressor=int8"], "channels 1/4"),
@@ -59,7 +59,8 @@ ALL = list(METHODS)
 WANTED = {
     "mlp": [name for name in ALL if name != "int8_weight_only"],
     "cnn": [name for name in ALL if name != "int4_weight_only"],
-    "resnet": [name for name in ALL if name not in ("int4_weight_only", "magnitude 90 %", "2:4", "int8_weight_only")],
+    "resnet": ["int8_static", "int8", "channels 1/4", "channels 1/10", "channels 1/4, int8", "channels 1/10, int8",
+               "compress"],
     "transformer": [name for name in ALL if name != "channels 1/10" and name != "channels 1/10, int8"],
     "lstm": ["int8_static", "int8", "int8_dynamic", "magnitude 80 %"],
 }
