@@ -39,7 +39,7 @@ _ALL_INPUTS = {"Add", "Concat"}
 _WEIGHTED = {*MODES, "ConvTranspose", "GRU", "RNN", "Einsum"}
 _MODULE = "module"
 COMPARED = 256  # rows on which outputs are compared
-SMALL = 256  # values of an embedding below which 8 bits save nothing
+SMALL = 0.01  # of all weights: an embedding of fewer stays, since 8 bits save nothing there and take three operators
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def prepare(content: bytes) -> Any:
 def layers(model: Any) -> list[Layer]:
     """What can be quantized in a prepared graph, in its order; small tables and two activations' products cannot."""
     graph = Graph(model)
+    few = SMALL * sum(graph.size(name) for name in graph.constants if graph.is_weight(name))
     found = []
     for node in model.graph.node:
         index = 0 if node.op_type == "Gather" else 1
@@ -93,7 +94,7 @@ def layers(model: Any) -> list[Layer]:
         if node.op_type == "Gather" and int8_nodes.option(node, "axis", 0):
             continue  # a choice among channels, not of an embedding's rows
         size = sum(graph.size(name) for name in node.input if graph.is_weight(name))
-        if modes and (size >= SMALL or node.op_type != "Gather"):
+        if modes and (size >= few or node.op_type != "Gather"):
             found.append(Layer(node.name, node.op_type, module_of(node), size, modes))
     return found
 

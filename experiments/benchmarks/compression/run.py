@@ -38,7 +38,9 @@ NETS = {
              "model.dropout=0.3"],
 }  # fmt: skip
 MACS = ["compressor=channels", "compressor.target=macs", "compressor.global_ranking=true",
-        "compressor.importance=taylor", "compressor.round_to=4", "distill=true"]  # fmt: skip
+        "compressor.importance=taylor", "distill=true"]  # fmt: skip
+WIDTHS = {"resnet": 16}  # what widths are multiples of after pruning channels; 4 for the others
+TUNED = {"resnet": 8}  # epochs of fine-tuning after pruning channels; half of the run's for all else
 # name -> (verb, words, the point it begins from)
 METHODS: dict[str, tuple[str, list[str], str | None]] = {
     "int8_static": ("quantize", ["compressor=int8_static"], None),
@@ -99,16 +101,24 @@ def measure(folder: Path, net: str) -> list[dict[str, Any]]:
         begun = points.get(source) if source else parent
         if not begun or "run" not in begun:
             continue
-        # half of the run's epochs for fine-tuning, none for what does not train
-        trains = [f"trainer.max_epochs={max(2, int(epochs) // 2)}"] if verb == "prune" else []
+        words = [*words, *pruning(net, words, int(epochs))]
         asked = ["--max-drop", "0.01"] if verb == "compress" else QUICK
-        points[name] = made(folder, name, [verb, begun["run"], *words, *trains, *asked])
+        points[name] = made(folder, name, [verb, begun["run"], *words, *asked])
     compared = {name: _net_of(point) for name, point in points.items() if "run" in point}
     runs = list(compared.values())
     code, found, last = trainctl(["benchmark", *runs, "-n", "200", "--batch", "1,64", "--threads", "1"])
     if found is None:
         raise SystemExit(f"benchmark of {net} failed ({code}): {last}")
     return [row(name, points[name], one) for name, one in zip(compared, found["runs"], strict=True)]
+
+
+def pruning(net: str, words: list[str], epochs: int) -> list[str]:
+    """What a pruning takes besides its method's words: epochs of fine-tuning, and widths where channels go."""
+    if "compressor=channels" in words:
+        width, tuned = WIDTHS.get(net, 4), TUNED.get(net, max(2, epochs // 2))
+        return [f"compressor.round_to={width}", f"trainer.max_epochs={tuned}"]
+    trains = "compressor=magnitude" in words or "compressor=nm" in words
+    return [f"trainer.max_epochs={max(2, epochs // 2)}"] if trains else []
 
 
 def _net_of(point: dict[str, Any]) -> str:
