@@ -114,6 +114,9 @@ def check(forked, folder: Path, undisturbed, space: str, executor: str, total: i
             assert json.loads((run / "run.json").read_text(encoding="utf-8"))["status"] == "completed"
             lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
             assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
+        if space == "grid":
+            plan = [json.loads(line) for line in (path / "plan.jsonl").read_text(encoding="utf-8").splitlines()]
+            assert [line["trial"] for line in plan] == list(range(TRIALS))
         assert not [p for p in path.rglob("*") if p.name.startswith(".tmp")]
 
 

@@ -109,7 +109,7 @@ def carry_out(run: Run, recipe: Recipe, options: launch.Options, resumed: bool, 
     with recorded, launch.signals_raise(), Pool(recipe.settings.jobs, options, run.path) as pool:
         began = time.monotonic()
         facts = prepared(pool, recipe)
-        with contextlib.closing(opened(run, recipe, options, resumed)) as study:
+        with contextlib.closing(opened(run, recipe, options, resumed, leads)) as study:
             plan = Plan.make(recipe, facts, run.path)
             with Display(recipe, plan, options.quiet) as display:
                 search = Search(run, recipe, study, pool, facts, display, trials_folder(run))
@@ -141,8 +141,10 @@ def prepared(pool: Pool, recipe: Recipe) -> Facts:
     return facts
 
 
-def opened(run: Run, recipe: Recipe, options: launch.Options, resumed: bool) -> Study:
+def opened(run: Run, recipe: Recipe, options: launch.Options, resumed: bool, leads: bool) -> Study:
     """The run's study: made, or as its journal has it, with the trials of dead processes back in the queue."""
+    if leads and recipe.points is not None:
+        freeze(run.path / "plan.jsonl", recipe)
     if resumed:
         study = Study.open(run.path, recipe.settings, recipe.space, trusted="cmaes" in options.trust)
         study.extend(recipe.points)
@@ -150,15 +152,16 @@ def opened(run: Run, recipe: Recipe, options: launch.Options, resumed: bool) -> 
         if back:
             log.info("in flight when it ended, begun again: trial %s", ", ".join(map(str, back)))
         return study
-    if recipe.points is not None:
-        freeze(run.path / "plan.jsonl", recipe)
     return Study.create(run.path, recipe.settings, recipe.space, recipe.points)
 
 
 def freeze(path: Path, recipe: Recipe) -> None:
-    """plan.jsonl: the words and the whole config of every trial, before the first begins."""
-    lines = []
-    for number, point in enumerate(recipe.points or []):
+    """plan.jsonl: the words and the whole config of every trial, before the first begins.
+
+    Lines that are there already stay; a study that is resumed may lack them all, or have more points now.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, point in list(enumerate(recipe.points or []))[len(lines) :]:
         words = recipe.trial_words(point)
         lines.append(json.dumps({"trial": number, "overrides": words, "config": recipe.content(words)}))
     files.write_atomic(path, "\n".join(lines) + "\n")

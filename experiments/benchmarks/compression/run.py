@@ -52,20 +52,24 @@ METHODS: dict[str, tuple[str, list[str], str | None]] = {
     "magnitude 90 %": ("prune", ["compressor=magnitude", "compressor.amount=0.9", "distill=true"], None),
     "2:4": ("prune", ["compressor=nm", "distill=true"], None),
     "channels 1/4": ("prune", [*MACS, "compressor.amount=0.75"], None),
+    "channels 1/5": ("prune", [*MACS, "compressor.amount=0.8"], None),
     "channels 1/10": ("prune", [*MACS, "compressor.amount=0.9"], None),
     "channels 1/4, int8": ("quantize", ["compressor=int8"], "channels 1/4"),
+    "channels 1/5, int8": ("quantize", ["compressor=int8"], "channels 1/5"),
     "channels 1/10, int8": ("quantize", ["compressor=int8"], "channels 1/10"),
     "compress": ("compress", [], None),
 }
-ALL = list(METHODS)
+CHANNELS = ["channels 1/4", "channels 1/10", "channels 1/4, int8", "channels 1/10, int8"]
 WANTED = {
-    "mlp": [name for name in ALL if name != "int8_weight_only"],
-    "cnn": [name for name in ALL if name != "int4_weight_only"],
-    "resnet": ["int8_static", "int8", "channels 1/4", "channels 1/10", "channels 1/4, int8", "channels 1/10, int8",
-               "compress"],
-    "transformer": [name for name in ALL if name != "channels 1/10" and name != "channels 1/10, int8"],
-    "lstm": ["int8_static", "int8", "int8_dynamic", "magnitude 80 %"],
-}
+    "mlp": ["int8_static", "int8", "int8_dynamic", "int4_weight_only", "magnitude 80 %", "magnitude 90 %", "2:4",
+            *CHANNELS, "compress"],
+    "cnn": ["int8_static", "int8", "int8_dynamic", "magnitude 80 %", "magnitude 90 %", "2:4", *CHANNELS, "compress"],
+    "resnet": ["int8_static", "int8", *CHANNELS, "compress"],
+    "transformer": ["int8_static", "int8", "int8_dynamic", "int8_weight_only", "int4_weight_only", "magnitude 80 %",
+                    "magnitude 90 %", "2:4", "channels 1/4", "channels 1/5", "channels 1/4, int8", "channels 1/5, int8",
+                    "compress"],
+    "lstm": ["int8_static", "int8", "int8_dynamic", "magnitude 80 %", "compress"],
+}  # fmt: skip
 QUICK = ["measure.calls=200", "measure.seconds=0.5"]
 
 
