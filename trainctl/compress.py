@@ -131,8 +131,7 @@ class Search:
             1, -(-int(self.run.config["trainer"]["max_epochs"]) // 3)
         )
         ways = ["compressor=channels", "compressor.target=macs", "compressor.importance=taylor"]
-        # widths of which ONNX Runtime's int8 kernels leave no part idle
-        ways += ["compressor.global_ranking=true", "compressor.round_to=4"]
+        ways += ["compressor.global_ranking=true", "compressor.round_to=auto"]
         ways += [f"compressor.amount={amount}", "distill=true"]
         ways += [f"compressor.exclude=[{','.join(whole)}]"] if whole else []
         return [*ways, f"trainer.max_epochs={epochs}"]

@@ -22,7 +22,10 @@ from trainctl.run import files, machine
 Grade = Literal["ok", "warn", "fail"]
 # Releases that an attacker published.
 HARMFUL = {"pytorch-lightning": ("2.6.2", "2.6.3"), "lightning": ("2.6.2", "2.6.3")}
-DATASETS = ("bike_sharing", "california_housing", "fashion_mnist", "fraud_handbook", "house_16h", "wine_quality")
+DATASETS = (
+    "bike_sharing", "california_housing", "fashion_mnist", "fraud_handbook", "house_16h", "sms_spam", "trec",
+    "wine_quality",
+)  # fmt: skip
 LOW_DISK, LOW_MEMORY = 5 * 10**9, 2 * 10**9
 
 

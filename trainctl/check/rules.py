@@ -180,7 +180,7 @@ RULES: dict[str, Rule] = {
     "compressor.importance": one_of("magnitude", "taylor", "batchnorm"),
     "compressor.global_ranking": truth,
     "compressor.rounds": whole(1),
-    "compressor.round_to": whole(1, words=(None,)),
+    "compressor.round_to": whole(1, words=("auto", None)),
     "measure.test": truth,
     "compress.epochs": whole(1, words=(None,)),
     "compress.max_time": duration,

@@ -22,6 +22,7 @@ from trainctl.errors import UsageError, did_you_mean
 TARGETS = ("channels", "macs")
 IMPORTANCES = ("magnitude", "taylor", "batchnorm")
 AMOUNTS = (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
+WIDE = 16  # channels that the kernels of ONNX Runtime take at once
 LEAST = 0.1  # of a layer's channels that a ranking across layers leaves: a layer of one channel cannot be trained again
 Chosen = list[list[int]]  # for each group, the units that go
 
@@ -32,8 +33,9 @@ class Channels(Compressor):
     amount: the share of its channels that each layer loses (target=channels), or the share of the multiply-adds that
     the net loses (target=macs: 0.75 leaves a quarter). importance: weights' size, change of the loss on training data
     (taylor), or batch norms' scales. global_ranking: channels compete across layers, not within theirs. rounds: in
-    equal shares of what is left, with fine-tuning after each. round_to: widths become multiples of it. exclude:
-    patterns of layers whose outputs stay. The net's input and output stay as wide as they are.
+    equal shares of what is left, with fine-tuning after each. round_to: widths become multiples of it; auto: of 16, or
+    of what is half of a layer that is narrow, since kernels take so many at once. exclude: patterns of layers whose
+    outputs stay. The net's input and output stay as wide as they are.
     """
 
     verb = "prune"
@@ -46,7 +48,7 @@ class Channels(Compressor):
         importance: Literal["magnitude", "taylor", "batchnorm"] = "magnitude",
         global_ranking: bool = False,
         rounds: int = 1,
-        round_to: int | None = None,
+        round_to: int | Literal["auto"] | None = None,
         exclude: Sequence[str] = (),
         plan: Node | None = None,
     ) -> None:
@@ -57,7 +59,7 @@ class Channels(Compressor):
             if value not in known:
                 hint = did_you_mean(str(value), known)
                 raise UsageError(f"compressor.{key}={value} is not one of {', '.join(known)}{hint}")
-        for key, count in (("rounds", rounds), ("round_to", round_to or 1)):
+        for key, count in (("rounds", rounds), ("round_to", 1 if round_to == "auto" else round_to or 1)):
             if not isinstance(count, int) or count < 1:
                 raise UsageError(f"compressor.{key}={count} must be a whole number of 1 or more")
         self.amount, self.target, self.importance = amount, target, importance
@@ -159,10 +161,16 @@ class Channels(Compressor):
             left = [count - int(count * share + 0.5) for count in initial]
         chosen = []
         for group, score, stay in zip(groups, scores, left, strict=True):
-            step = 1 if group.numbers else self.round_to // math.gcd(self.round_to, group.width)
+            step = 1 if group.numbers else self._step(group)
             stay = min(max(round(stay / step) * step, step, 1), group.units)
             chosen.append(importance.lowest(score, group.units - stay))
         return chosen
+
+    def _step(self, group: Group) -> int:
+        """Units of which a group keeps a multiple; a unit is several channels wide in attention."""
+        before = self._before.get(group.name, group.units) * group.width
+        wanted = min(WIDE, 2 ** int(math.log2(max(1, before // 2)))) if self.round_to == "auto" else self.round_to
+        return wanted // math.gcd(wanted, group.width)
 
     def _ranked(
         self, groups: Sequence[Group], scores: Sequence[Tensor], share: float, initial: Sequence[int]

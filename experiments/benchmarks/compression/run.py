@@ -38,8 +38,7 @@ NETS = {
              "model.dropout=0.3"],
 }  # fmt: skip
 MACS = ["compressor=channels", "compressor.target=macs", "compressor.global_ranking=true",
-        "compressor.importance=taylor", "distill=true"]  # fmt: skip
-WIDTHS = {"resnet": 16}  # what widths are multiples of after pruning channels; 4 for the others
+        "compressor.importance=taylor", "compressor.round_to=auto", "distill=true"]  # fmt: skip
 TUNED = {"resnet": 8}  # epochs of fine-tuning after pruning channels; half of the run's for all else
 # name -> (verb, words, the point it begins from)
 METHODS: dict[str, tuple[str, list[str], str | None]] = {
@@ -117,10 +116,9 @@ def measure(folder: Path, net: str) -> list[dict[str, Any]]:
 
 
 def pruning(net: str, words: list[str], epochs: int) -> list[str]:
-    """What a pruning takes besides its method's words: epochs of fine-tuning, and widths where channels go."""
+    """The epochs of fine-tuning of a method that prunes."""
     if "compressor=channels" in words:
-        width, tuned = WIDTHS.get(net, 4), TUNED.get(net, max(2, epochs // 2))
-        return [f"compressor.round_to={width}", f"trainer.max_epochs={tuned}"]
+        return [f"trainer.max_epochs={TUNED.get(net, max(2, epochs // 2))}"]
     trains = "compressor=magnitude" in words or "compressor=nm" in words
     return [f"trainer.max_epochs={max(2, epochs // 2)}"] if trains else []
 
