@@ -253,3 +253,10 @@ def test_candidates_go_from_gentle_to_hard_and_keep_the_settings() -> None:
     assert amounts == sorted(amounts) and (amounts[0], amounts[-1]) == (0.1, 0.9)
     assert max(b - a for a, b in zip(amounts, amounts[1:], strict=False)) < 0.11
     assert {(setting["target"], setting["round_to"]) for setting in found} == {("macs", 8)}
+
+
+@pytest.mark.parametrize(("width", "left"), [(64, 48), (32, 16), (16, 8), (12, 8), (6, 4)])
+def test_widths_suit_the_kernels(width: int, left: int) -> None:
+    net = built(lambda: MLP(TABLE, [width]))
+    pruned = Channels(amount=0.3, round_to="auto").compress(net, context(TABLE))
+    assert [m.out_features for m in pruned.modules() if isinstance(m, nn.Linear)][0] == left
