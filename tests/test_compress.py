@@ -56,15 +56,24 @@ def test_layers_that_4_bits_spoil_get_8() -> None:
     search._child = lambda *words: given.append(words)  # type: ignore[method-assign]
     rows = [
         {"layer": "a", "kind": "Linear", "share": 0.5, "drop": {"int4": 0.004}},
-        {"layer": "b", "kind": "Linear", "share": 0.1, "drop": {"int4": 0.006}},
+        {"layer": "12", "kind": "Linear", "share": 0.1, "drop": {"int4": 0.006}},
         {"layer": "c", "kind": "Conv2d", "share": 0.4, "drop": {"int4": 0.0}},
     ]
     search._four_bits(rows)
-    words = ["compressor=int4_weight_only", "compressor.eight=[b]"]
+    words = ["compressor=int4_weight_only", "compressor.eight=['12']"]
     assert given == [("quantize", None, words, "int4_weight_only, 1 of 2 layers in 8 bits")]
     rows[0]["drop"]["int4"] = 0.006
     search._four_bits(rows)  # too few weights are left for it
     assert len(given) == 1
+
+
+def test_a_layer_whose_name_is_a_number_can_be_kept_whole(lab: Any) -> None:
+    trained = lab.train("model.hidden_dims=[64,64]", "trainer.max_epochs=1")
+    words = (*QUICK[:3], "finetune=false", f"compressor.exclude={compress._list(['3'])}")
+    done = lab("prune", str(trained.path), *words, "--json")
+    assert done.code == 0, done.err
+    shapes = Run.open(lab.folder / done.json["run"]).config["model"]["steps"][0]["plan"]
+    assert "1" in json.dumps(shapes) and done.json["metrics"]
 
 
 def test_a_run_that_did_not_end_well_is_refused(lab: Any) -> None:

@@ -12,7 +12,7 @@ import importlib
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ class Search:
         eight = [row for row in linear if row["drop"]["int4"] > limit * max(row["share"], 1 / len(linear))]
         if sum(row["share"] for row in linear if row not in eight) < FEW:
             return
-        words = ["compressor=int4_weight_only", f"compressor.eight=[{','.join(row['layer'] for row in eight)}]"]
+        words = ["compressor=int4_weight_only", f"compressor.eight={_list(row['layer'] for row in eight)}"]
         told = f", {len(eight)} of {len(linear)} layers in 8 bits" if eight else ""
         self._child("quantize", self.source, words, f"int4_weight_only{told}")
 
@@ -133,7 +133,7 @@ class Search:
         ways = ["compressor=channels", "compressor.target=macs", "compressor.importance=taylor"]
         ways += ["compressor.global_ranking=true", "compressor.round_to=auto"]
         ways += [f"compressor.amount={amount}", "distill=true"]
-        ways += [f"compressor.exclude=[{','.join(whole)}]"] if whole else []
+        ways += [f"compressor.exclude={_list(whole)}"] if whole else []
         return [*ways, f"trainer.max_epochs={epochs}"]
 
     def _child(self, verb: str, parent: Run, words: list[str], what: str) -> Run | None:
@@ -199,6 +199,11 @@ class Search:
         report.write(self.run, metrics, {}, status="completed")
         artifacts = {"compress": RECORD, "report": "report.html"}
         self.run.finish(metrics, {}, {"total_s": content["took_s"]}, artifacts, **fields)
+
+
+def _list(layers: Iterable[str]) -> str:
+    """Names for an override; quoted, since a layer of a sequence may be called 12."""
+    return f"[{','.join(repr(name) for name in layers)}]"
 
 
 def _kept_whole(rows: list[Point], max_drop: float) -> list[str]:

@@ -75,6 +75,7 @@ SENTENCES = {
     ),
     "+optimizer.amsgrd=true": "`optimizer` has no parameter `amsgrd`; did you mean `amsgrad`?",
     "ema=1": "`ema` must be > 0 and < 1, got 1",
+    "freeze=[12,a]": "`freeze` must be a list of texts, got [12, 'a']; put numbers in quotes: \"['12','a']\"",
     "freeze=embed": "`freeze` must be a list such as [a,b], got the text 'embed'",
     "data.split.test=0.9": "`data.split` leaves nothing to train on: val 0.15 + test 0.9 must be < 1",
     "data.split={folds:3,fold:3}": "`data.split.fold` must be from 0 to 2, got 3",

@@ -110,6 +110,9 @@ def texts(value: Any) -> str | None:
     """A list of texts."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return None
+    if isinstance(value, list) and all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
+        quoted = ",".join(repr(str(item)) for item in value)
+        return f"must be a list of texts, got {shown(value)}; put numbers in quotes: \"[{quoted}]\""
     return f"must be a list such as [a,b], got {shown(value)}"
 
 
