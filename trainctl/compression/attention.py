@@ -32,11 +32,12 @@ def to_lean_onnx(net: nn.Module, context: Context) -> bytes:
     try:
         with lean:
             content = to_onnx(net, context.example)
+        if not lean.used or _same(net, content, context):
+            return content
     except UsageError:
         if not lean.used:
             raise
-        return to_onnx(net, context.example)
-    return content if not lean.used or _same(net, content, context) else to_onnx(net, context.example)
+    return to_onnx(net, context.example)
 
 
 class _Lean(TorchFunctionMode):

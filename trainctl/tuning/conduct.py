@@ -24,6 +24,7 @@ from trainctl.tuning.pool import Pool
 from trainctl.tuning.recipe import Recipe, of_run, read
 from trainctl.tuning.search import Search
 from trainctl.tuning.settings import MEASURED
+from trainctl.tuning.space import Point
 from trainctl.tuning.study import Study
 
 log = logging.getLogger("trainctl")
@@ -109,7 +110,9 @@ def carry_out(run: Run, recipe: Recipe, options: launch.Options, resumed: bool, 
     with recorded, launch.signals_raise(), Pool(recipe.settings.jobs, options, run.path) as pool:
         began = time.monotonic()
         facts = prepared(pool, recipe)
-        with contextlib.closing(opened(run, recipe, options, resumed, leads)) as study:
+        if leads and recipe.points is not None:
+            freeze(run.path / "plan.jsonl", recipe, recipe.points)
+        with contextlib.closing(opened(run, recipe, options, resumed)) as study:
             plan = Plan.make(recipe, facts, run.path)
             with Display(recipe, plan, options.quiet) as display:
                 search = Search(run, recipe, study, pool, facts, display, trials_folder(run))
@@ -141,10 +144,8 @@ def prepared(pool: Pool, recipe: Recipe) -> Facts:
     return facts
 
 
-def opened(run: Run, recipe: Recipe, options: launch.Options, resumed: bool, leads: bool) -> Study:
+def opened(run: Run, recipe: Recipe, options: launch.Options, resumed: bool) -> Study:
     """The run's study: made, or as its journal has it, with the trials of dead processes back in the queue."""
-    if leads and recipe.points is not None:
-        freeze(run.path / "plan.jsonl", recipe)
     if resumed:
         study = Study.open(run.path, recipe.settings, recipe.space, trusted="cmaes" in options.trust)
         study.extend(recipe.points)
@@ -155,13 +156,15 @@ def opened(run: Run, recipe: Recipe, options: launch.Options, resumed: bool, lea
     return Study.create(run.path, recipe.settings, recipe.space, recipe.points)
 
 
-def freeze(path: Path, recipe: Recipe) -> None:
+def freeze(path: Path, recipe: Recipe, points: Sequence[Point]) -> None:
     """plan.jsonl: the words and the whole config of every trial, before the first begins.
 
     Lines that are there already stay; a study that is resumed may lack them all, or have more points now.
     """
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for number, point in list(enumerate(recipe.points or []))[len(lines) :]:
+    if len(lines) >= len(points):
+        return
+    for number, point in enumerate(points[len(lines) :], len(lines)):
         words = recipe.trial_words(point)
         lines.append(json.dumps({"trial": number, "overrides": words, "config": recipe.content(words)}))
     files.write_atomic(path, "\n".join(lines) + "\n")

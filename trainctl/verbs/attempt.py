@@ -103,8 +103,8 @@ def _training(parent: Parent, compressor: Compressor) -> Node:
     config = {**parent.config, "trainer": {**parent.config["trainer"], "max_epochs": epochs}}
     if config["train"].get("monitor") in (None, "auto"):
         config["train"] = {**config["train"], "monitor": f"val/{parent.objective.name}", "mode": "auto"}
-    lr, words = config["optimizer"].get("lr"), parent.job.run.record.get("overrides", [])
-    if isinstance(lr, int | float) and not any(str(word).lstrip("+").startswith("optimizer.lr=") for word in words):
+    lr = config["optimizer"].get("lr")
+    if isinstance(lr, int | float) and "optimizer.lr" not in parent.given:
         config["optimizer"] = {**config["optimizer"], "lr": compressor.lr_scale * lr}
     return config
 

@@ -39,8 +39,7 @@ class Found:
 def search(parent: Parent, compressor: Compressor) -> Found:
     """One attempt without a budget, or with a setting given by hand; else the best that the search finds."""
     budget = Budget.from_dict(parent.job.arguments.get("budget"))
-    words = [str(word).lstrip("+") for word in parent.job.run.record.get("overrides", [])]
-    by_hand = any(word.startswith("compressor.") for word in words)
+    by_hand = any(key.startswith("compressor.") for key in parent.given)
     settings = [] if by_hand or not budget else compressor.candidates(parent.net, parent.context(0))
     judge = Judge(parent, budget)
     if not settings:

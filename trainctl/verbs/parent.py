@@ -54,6 +54,11 @@ class Parent:
         return cls(job, config, task, data, Objective.of(str(config.get("objective", "auto")), task.spec))
 
     @property
+    def given(self) -> set[str]:
+        """Keys that were given on the command line."""
+        return {str(word).partition("=")[0].lstrip("+") for word in self.job.run.record.get("overrides", [])}
+
+    @property
     def net(self) -> nn.Module:
         """The net as the parent run has it; not to be changed."""
         return self.task.net
@@ -127,8 +132,8 @@ class Parent:
         """The objective on val of the parent's net, measured once."""
         return self.value(self.net)
 
-    def value(self, net: nn.Module) -> float:
-        """The objective on val as it is."""
-        output, y = net_outputs(net, self.val_batches())
+    def value(self, net: nn.Module, batches: Iterable[Batch] | None = None) -> float:
+        """The objective on val as it is, or on other batches."""
+        output, y = net_outputs(net, self.val_batches() if batches is None else batches)
         return self.objective.measure(self.task, output, y)
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from trainctl.data.base import Data
 from trainctl.verbs.job import Job
-from trainctl.verbs.objective import net_outputs
 from trainctl.verbs.parent import Batch, Parent
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -29,11 +28,7 @@ def scan(job: Job) -> tuple[list[Row], float]:
     """
     parent = Parent.restore(job)
     rows = list(_rows(parent))
-
-    def value() -> float:
-        return parent.objective.measure(parent.task, *net_outputs(parent.net, rows))
-
-    before = value()
+    before = parent.value(parent.net, rows)
     total = sum(parameter.numel() for parameter in parent.net.parameters())
     changes: dict[str, Callable[[Tensor], Tensor]] = {"int8": _in_bits(8), "int4": _in_bits(4), "half": _half}
     found = []
@@ -43,7 +38,7 @@ def scan(job: Job) -> tuple[list[Row], float]:
         drop = {}
         for change, make in changes.items():
             with _changed(layer.weight, make):
-                drop[change] = parent.objective.drop(before, value())
+                drop[change] = parent.objective.drop(before, parent.value(parent.net, rows))
         share = layer.weight.numel() / max(1, total)
         found.append({"layer": name, "kind": type(layer).__name__, "share": share, "drop": drop})
     return found, parent.own_value

@@ -39,7 +39,7 @@ NETS = {
 }  # fmt: skip
 MACS = ["compressor=channels", "compressor.target=macs", "compressor.global_ranking=true",
         "compressor.importance=taylor", "compressor.round_to=auto", "distill=true"]  # fmt: skip
-TUNED = {"resnet": 8}  # epochs of fine-tuning after pruning channels; half of the run's for all else
+TUNED = {"resnet": 8}  # epochs of fine-tuning after pruning; half of the run's for the others
 # name -> (verb, words, the point it begins from)
 METHODS: dict[str, tuple[str, list[str], str | None]] = {
     "int8_static": ("quantize", ["compressor=int8_static"], None),
@@ -104,23 +104,15 @@ def measure(folder: Path, net: str) -> list[dict[str, Any]]:
         begun = points.get(source) if source else parent
         if not begun or "run" not in begun:
             continue
-        words = [*words, *pruning(net, words, int(epochs))]
+        tuned = [f"trainer.max_epochs={TUNED.get(net, max(2, int(epochs) // 2))}"] if verb == "prune" else []
         asked = ["--max-drop", "0.01"] if verb == "compress" else QUICK
-        points[name] = made(folder, name, [verb, begun["run"], *words, *asked])
+        points[name] = made(folder, name, [verb, begun["run"], *words, *tuned, *asked])
     compared = {name: _net_of(point) for name, point in points.items() if "run" in point}
     runs = list(compared.values())
     code, found, last = trainctl(["benchmark", *runs, "-n", "200", "--batch", "1,64", "--threads", "1"])
     if found is None:
         raise SystemExit(f"benchmark of {net} failed ({code}): {last}")
     return [row(name, points[name], one) for name, one in zip(compared, found["runs"], strict=True)]
-
-
-def pruning(net: str, words: list[str], epochs: int) -> list[str]:
-    """The epochs of fine-tuning of a method that prunes."""
-    if "compressor=channels" in words:
-        return [f"trainer.max_epochs={TUNED.get(net, max(2, epochs // 2))}"]
-    trains = "compressor=magnitude" in words or "compressor=nm" in words
-    return [f"trainer.max_epochs={max(2, epochs // 2)}"] if trains else []
 
 
 def _net_of(point: dict[str, Any]) -> str:
