@@ -20,7 +20,8 @@ QUICK = (
 
 def test_points_are_runs_and_the_best_is_named(lab: Any) -> None:
     trained = lab.train("model.hidden_dims=[64,64]")
-    done = lab("compress", str(trained.path), *QUICK, "--max-drop", "0.5", "--json")
+    more = ("compress.amounts=[0.3,0.5,0.7]", "compress.max_time=1s")  # the middle one uses the time up
+    done = lab("compress", str(trained.path), *QUICK, *more, "--max-drop", "0.5", "--json")
     assert done.code == 0, done.err
     run = Run.open(lab.folder / done.json["run"])
     content = json.loads((run.path / "compress.json").read_text())

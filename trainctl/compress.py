@@ -29,7 +29,7 @@ log = logging.getLogger("trainctl")
 
 RECORD = "compress.json"
 DEFAULT_DROP = 0.01  # without `--max-drop`
-LEAST_TIME_S = 60.0
+LEAST_TIME_S = 20.0
 SENSITIVE, CHEAP = 20.0, 0.1  # a layer is kept whole when half of it costs 20 budgets and it is under a tenth of all
 FEW = 0.1  # of all weights: where fewer can have 4 bits, it is not worth a point
 Point = dict[str, Any]
@@ -116,7 +116,7 @@ class Search:
         amounts = sorted(self.run.config["compress"]["amounts"])
         low, high, last = 0, len(amounts) - 1, 0.0
         # halving ends with a point within the budget, where there is one
-        while low <= high and (not last or time.perf_counter() + last < deadline):
+        while low <= high and (not last or time.perf_counter() + last + self._comparing() < deadline):
             started = time.perf_counter()
             middle = (low + high) // 2
             words = self._pruning(amounts[middle], whole)
@@ -125,6 +125,10 @@ class Search:
             worst = max((_drop_of(one, self.source) for one in (pruned, child) if one is not None), default=math.inf)
             low, high = (middle + 1, high) if worst <= (self.budget.max_drop or 0.0) else (low, middle - 1)
             last = time.perf_counter() - started
+
+    def _comparing(self) -> float:
+        """Seconds that the comparison of all points will take, about: each was measured beside its parent already."""
+        return sum((child.record.get("timing") or {}).get("measure_s") or 0.0 for child, _ in self.points) / 2
 
     def _pruning(self, amount: float, whole: list[str]) -> list[str]:
         epochs = self.run.config["compress"].get("epochs") or max(

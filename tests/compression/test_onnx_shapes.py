@@ -38,3 +38,28 @@ def test_shapes_and_zeros_are_not_worked_out_again(kind, learned: bool, left: in
     for batch in (1, 2, 7):
         x = torch.randn(batch, 5, 8)
         torch.testing.assert_close(settled(x), net(x), atol=1e-5, rtol=1e-5)
+
+
+class Mean(nn.Module):
+    """Images [B, C, H, W] -> the mean over `axes`, between two convolutions' worth of other numbers."""
+
+    def __init__(self, axes: tuple[int, ...], keepdim: bool) -> None:
+        super().__init__()
+        self.conv, self.axes, self.keepdim = nn.Conv2d(2, 4, 3), axes, keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.conv(x).mean(self.axes, keepdim=self.keepdim)
+
+
+@pytest.mark.parametrize(
+    ("axes", "keepdim", "pooled"),
+    [((2, 3), True, True), ((-1, -2), False, True), ((3,), True, False), ((1, 2), False, False)],
+)
+def test_a_mean_over_all_places_is_a_pooling(axes: tuple[int, ...], keepdim: bool, pooled: bool) -> None:
+    net = Mean(axes, keepdim).eval()
+    model = onnx_shapes.settle(onnx.load_model_from_string(traced(net, (torch.randn(2, 2, 6, 7),), ("x",), "y")))
+    operators = [node.op_type for node in model.graph.node]
+    assert ("GlobalAveragePool" in operators, "ReduceMean" in operators) == (pooled, not pooled)
+    for batch in (1, 3):
+        x = torch.randn(batch, 2, 6, 7)
+        torch.testing.assert_close(OnnxNet(model.SerializeToString())(x), net(x), atol=1e-5, rtol=1e-5)

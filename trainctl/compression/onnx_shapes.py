@@ -1,7 +1,8 @@
 """Fewer operators about shapes: at batch 1 each of them takes as long as a small product.
 
 An exporter works out at run time what is known beforehand: the shape of a Reshape but for the batch, and the zeros in
-which an LSTM begins, which are also what it begins in when it is given none.
+which an LSTM begins, which are also what it begins in when it is given none. It writes a mean over all places of an
+image as such, for which there is no operator in 8 bits, while there is one for pooling.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from trainctl.compression.int8_nodes import Graph
+from trainctl.compression.int8_nodes import Graph, option
 from trainctl.compression.onnx_net import quietly
 
 RECURRENT = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}  # where the first states are
+IMAGE = 4  # dimensions of [B, C, H, W]
 _MOVES = {"Expand", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
 
 
@@ -31,6 +33,7 @@ def settle(model: Any) -> Any:
     graph = Graph(model)
     _constant_reshapes(graph)
     _zero_states(graph)
+    _pools(graph)
     _drop_unused(graph)
     return model
 
@@ -50,6 +53,26 @@ def _zero_states(graph: Graph) -> None:
         for place in RECURRENT.get(node.op_type, ()):
             if len(node.input) > place and _is_zero(graph, node.input[place]):
                 node.input[place] = ""
+
+
+def _pools(graph: Graph) -> None:
+    """A mean over all places of [B, C, H, W] becomes the pooling that it is."""
+    from onnx import helper
+
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.model.graph.value_info}
+    for node in list(graph.model.graph.node):
+        if node.op_type != "ReduceMean" or ranks.get(node.input[0]) != IMAGE:
+            continue
+        given = len(node.input) > 1 and node.input[1] in graph.constants
+        axes = graph.values(node.input[1]).tolist() if given else option(node, "axes", [])
+        if {axis % IMAGE for axis in axes} != {2, 3}:
+            continue
+        mean, kept = node.output[0], option(node, "keepdims", 1)
+        pooled = mean if kept else f"{mean}_pooled"
+        new = [helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], node.name)]
+        if not kept:
+            new.append(helper.make_node("Flatten", [pooled], [mean], f"{node.name}_flat"))
+        graph.replace([node], new)
 
 
 def _is_zero(graph: Graph, name: str) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -20,6 +19,7 @@ from trainctl.compression import latency, measure
 from trainctl.compression.base import Artifact, Compressor
 from trainctl.compression.cost import macs
 from trainctl.compression.tensors import flatten
+from trainctl.verbs import exported
 from trainctl.verbs.attempt import Attempt, Node, attempt
 from trainctl.verbs.entrants import repeated
 from trainctl.verbs.parent import Parent
@@ -86,18 +86,15 @@ class Judge:
             found |= self.speed(net)
         return found
 
-    @cached_property
-    def _parent_onnx(self) -> bytes | None:
-        """An export takes seconds, so it is made once for all settings."""
-        return latency.as_onnx(self.parent.net, self.parent.calibration[:2])
-
     def speed(self, net: nn.Module) -> dict[str, float]:
         """Both nets as they would be run, timed in turns."""
         options, threads = self.parent.config["measure"], self.parent.config["trainer"]["threads"]
         rows = int(options["batch"])
         x, example = repeated(self.parent.calibration, rows), self.parent.calibration[:2]
+        assert self.parent.job.source is not None
+        parent = exported.as_onnx(self.parent.job.source, self.parent.net, example)
         subjects = {
-            "parent": _fastest(latency.engines(self.parent.net, self._parent_onnx, threads)),
+            "parent": _fastest(latency.engines(self.parent.net, parent, threads)),
             "net": _fastest(latency.subjects_of(net, example, threads)),
         }
         timed = latency.latency(subjects, {rows: x}, int(options["calls"]), threads, float(options["seconds"]))

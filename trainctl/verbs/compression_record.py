@@ -23,7 +23,7 @@ from trainctl.metrics.paired import agreement, measured_as, paired_difference, w
 from trainctl.run import files
 from trainctl.run.run import Run
 from trainctl.tasks.base import Task
-from trainctl.verbs import findings, inference, restore
+from trainctl.verbs import exported, findings, inference, restore
 from trainctl.verbs.budget_search import Found
 from trainctl.verbs.entrants import repeated
 from trainctl.verbs.job import Outcome
@@ -96,8 +96,9 @@ def figures(parent: Parent, child: nn.Module, source: Run, notes: list[str]) -> 
         taken = footprint(partial(_loaded, parent, config, owner), rows[BATCHES[-1]])
         found.append(cast(Figures, {**one, **taken}))
     timed: dict[str, latency.Subject] = {}
-    for name, net in (("before", parent.net), ("after", child)):
-        for engine, subject in latency.subjects_of(net, example, threads, notes).items():
+    for name, net, owner in (("before", parent.net, source), ("after", child, run)):
+        onnx = exported.as_onnx(owner, net, example, notes)
+        for engine, subject in latency.engines(net, onnx, threads).items():
             timed[f"{name} {engine}"] = subject
     times = latency.latency(timed, rows, int(options["calls"]), threads, float(options["seconds"]))
     read = latency.reading(times)

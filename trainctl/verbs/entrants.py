@@ -26,7 +26,7 @@ from trainctl.run import files
 from trainctl.run.manifest import Manifest
 from trainctl.run.run import Run
 from trainctl.tasks.base import Task
-from trainctl.verbs import kept_data, restore
+from trainctl.verbs import exported, kept_data, restore
 
 log = logging.getLogger("trainctl")
 
@@ -76,7 +76,7 @@ def of_model(run: Run, rows: int, seen: dict[str, Tensor]) -> Entrant:
     spec = restore.spec_of(data, run.path / restore.PREPROCESSING)
     x, source = rows_of(run, data, spec, rows, seen, notes)
     x = task.inputs(x).contiguous() if isinstance(task, Task) else x
-    onnx = latency.as_onnx(net, repeated(x, 2), notes)
+    onnx = exported.as_onnx(run, net, repeated(x, 2), notes)
     shipped = run.path / (net.file if isinstance(net, Artifact) else restore.WEIGHTS)
 
     def load() -> nn.Module:
