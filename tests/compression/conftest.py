@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainctl import build
+from trainctl.compression import vnni
 from trainctl.compression.base import Context
 from trainctl.compression.onnx_net import OnnxNet, to_onnx
 from trainctl.config.compose import compose, plain
@@ -49,6 +50,11 @@ class Bench:
                 self.context.loss(net(x), y).backward()
                 optimizer.step()
         return net.eval()
+
+    @property
+    def notes(self) -> list[str]:
+        """What was said to the context, but for what depends on this machine's CPU."""
+        return [note for note in self.context.notes if note != vnni.NO_VNNI]
 
     def outputs(self, net: nn.Module, split: str = "val") -> Tensor:
         """The net's output for all rows of a split."""

@@ -63,7 +63,7 @@ def test_a_layer_that_spoils_the_outputs_is_taken_back(bench: Callable[..., Any]
     assert compressor.plan["layers"]["3"] == "float"
     assert compressor.plan["sensitivity"]["3"]["static"] > compressor.plan["sensitivity"]["1"]["static"]
     assert b.context.score(net) >= b.context.score(b.net) - 0.002
-    assert b.context.notes == ["`3` stays in float: with it in 8 bits the drop exceeds 0.002"]
+    assert b.notes == ["`3` stays in float: with it in 8 bits the drop exceeds 0.002"]
 
 
 def test_no_layer_within_the_drop_is_a_sentence(bench: Callable[..., Any]) -> None:

@@ -95,7 +95,7 @@ def test_an_lstm_stays_in_float_or_is_refused(bench: Callable[..., Any]) -> None
     b = bench("lstm", *SEQUENCES)
     net, compressor = made(b)
     assert "LSTM" in operators(net) and compressor.plan["layers"]["lstm"] == "float"
-    assert b.context.notes == [
+    assert b.notes == [
         "`lstm` stays as it is: ONNX Runtime has no static int8 LSTM; `compressor=int8` makes it dynamic"
     ]
     b.context.strict = True

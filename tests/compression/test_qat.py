@@ -28,10 +28,11 @@ def test_fine_tuning_with_rounding_ships_an_int8_net(bench: Callable[..., Any], 
     assert b.context.score(shipped) >= before - 0.015
 
 
-def test_the_prepared_net_computes_what_the_int8_net_will(bench: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("reduce_range", ["auto", True])
+def test_the_prepared_net_computes_what_the_int8_net_will(bench: Callable[..., Any], reduce_range: Any) -> None:
     b = bench("cnn")
     plain = b.outputs(b.net)
-    compressor = QAT()
+    compressor = QAT(reduce_range=reduce_range)
     net = compressor.compress(copy.deepcopy(b.net), b.context)
     rounded = b.outputs(net)
     shipped = b.outputs(compressor.finish(net, b.context))
@@ -62,7 +63,7 @@ def test_the_same_training_gives_the_same_file(bench: Callable[..., Any]) -> Non
 def test_what_cannot_be_rounded_is_left(bench: Callable[..., Any]) -> None:
     b = bench("lstm", "data.rows=1000")
     net = QAT(exclude=["head.*"]).compress(b.net, b.context)
-    assert b.context.notes == ["`lstm` stays as it is: fine-tuning does not round the weights of LSTM"]
+    assert b.notes == ["`lstm` stays as it is: fine-tuning does not round the weights of LSTM"]
     assert isinstance(net.head[1], nn.Linear) and not hasattr(net.head[1], "parametrizations")
     b = bench("lstm", "data.rows=1000")
     b.context.strict = True

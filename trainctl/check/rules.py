@@ -165,7 +165,7 @@ RULES: dict[str, Rule] = {
     "compressor.pattern": one_of("2:4", "4:8"),
     "compressor.embeddings": truth,
     "compressor.backend": one_of("auto", "onnxruntime", "torch"),
-    "compressor.reduce_range": truth,
+    "compressor.reduce_range": one_of("auto", True, False),
     "compressor.block_size": one_of(16, 32, 64, 128, 256),
     "compressor.exclude": texts,
     "compressor.eight": texts,

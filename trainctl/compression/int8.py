@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from trainctl.compression import calibration, onnx_int8
+from trainctl.compression import calibration, onnx_int8, vnni
 from trainctl.compression.attention import to_lean_onnx
 from trainctl.compression.base import Context, Node
-from trainctl.compression.int8_static import OnnxInt8, bits_of, chosen_layers, nothing, rows_of, told
+from trainctl.compression.int8_static import OnnxInt8, chosen_layers, nothing, rows_of, told
 from trainctl.compression.onnx_int8 import Layer, Maker
 from trainctl.compression.onnx_net import OnnxNet
 from trainctl.errors import UsageError
@@ -29,7 +29,8 @@ Modes = dict[str, str]  # by the node's name
 class Int8(OnnxInt8):
     """Static, dynamic or float32 for each layer, so that the objective on val drops by `max_drop` at most.
 
-    max_drop: in the objective's own unit. calibration, percentile, per_channel, rows, exclude: as in int8_static.
+    max_drop: in the objective's own unit. calibration, percentile, per_channel, rows, exclude, reduce_range: as in
+    int8_static.
     """
 
     method = "int8"
@@ -42,10 +43,11 @@ class Int8(OnnxInt8):
         per_channel: bool | str = "auto",
         rows: int = 512,
         exclude: Sequence[str] = (),
+        reduce_range: bool | str = "auto",
         backend: str = "auto",
         plan: Node | None = None,
     ) -> None:
-        super().__init__(backend, plan)
+        super().__init__(backend, reduce_range, plan)
         self.max_drop, self.calibration, self.percentile = max_drop, calibration, percentile
         self.per_channel, self.rows, self.exclude = per_channel, rows, exclude
 
@@ -56,7 +58,7 @@ class Int8(OnnxInt8):
             raise UsageError(nothing(self.method))
         rows = rows_of(context, self.rows)
         ranges = calibration.ranges(model, rows, self.calibration, self.percentile)
-        maker = Maker(model, ranges, rows, bits_of(context), self.per_channel)
+        maker = Maker(model, ranges, rows, vnni.bits_of(context, self.reduce_range), self.per_channel)
         starts = [_start(layers, first) for first in _order(layers)]
         maker.quantized(starts[0])  # settles the scales
         errors = {(x.node, mode): maker.error({x.node: mode}) for x in layers for mode in x.modes}

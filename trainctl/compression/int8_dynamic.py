@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from trainctl.compression import onnx_bits, torchao_nets
+from trainctl.compression import onnx_bits, torchao_nets, vnni
 from trainctl.compression.base import Context, Node
 from trainctl.compression.engines import Quantizer, listed
 from trainctl.compression.onnx_net import quietly
@@ -17,13 +17,13 @@ from trainctl.compression.onnx_net import quietly
 class Int8Dynamic(Quantizer):
     """onnxruntime: MatMul, Gemm and LSTM in int8, other weights stored in 8 bits. torch: Linear layers, by torchao.
 
-    reduce_range: 7-bit weights, for a CPU without VNNI, whose 16-bit sums of 8-bit products overflow.
+    reduce_range: weights of 7 bits, for CPUs without VNNI; auto: in ONNX Runtime where this one has none.
     """
 
     def __init__(
         self,
         backend: str = "auto",
-        reduce_range: bool = False,
+        reduce_range: bool | str = "auto",
         exclude: Sequence[str] = (),
         plan: Node | None = None,
     ) -> None:
@@ -44,14 +44,21 @@ class Int8Dynamic(Quantizer):
                 f"{listed(convolutions)}: weights in 8 bits, computed in float32, since ONNX Runtime's dynamic int8 "
                 "convolutions are slower than that; `compressor=int8_static` computes them in int8"
             )
-        return _dynamic(model, list(computed), self.reduce_range) if computed else model
+        if not computed:
+            return model
+        self.plan["bits"] = vnni.bits_of(context, self.reduce_range)
+        return _dynamic(model, list(computed), self.plan["bits"] < 8)
+
+    def restore(self, net: nn.Module) -> nn.Module:
+        vnni.warn_of(self.plan)
+        return super().restore(net)
 
     def layers(self, net: nn.Module, context: Context) -> list[str]:
         return torchao_nets.choose(net, self.exclude, context)
 
     def changed(self, net: nn.Module) -> nn.Module:
         return torchao_nets.quantized(
-            net, "Int8DynamicActivationInt8WeightConfig", self.plan["layers"], reduce_range=self.reduce_range
+            net, "Int8DynamicActivationInt8WeightConfig", self.plan["layers"], reduce_range=self.reduce_range is True
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainctl.compression.calibration import Range
+from trainctl.compression.vnni import TOP
 
 MICROSOFT = "com.microsoft"
 GROUP = 4  # input channels that the convolution kernels take together
@@ -81,7 +82,7 @@ def is_plain(graph: Graph, node: Any) -> bool:
 
 def int8(values: np.ndarray, axis: int | None, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """(codes, scales): symmetric, to the nearest, one scale for each index of `axis`, or one for all of them."""
-    top = 2 ** (bits - 1) - 1
+    top = TOP[bits]
     others = None if axis is None else tuple(i for i in range(values.ndim) if i != axis % values.ndim)
     scale = np.abs(values).max(others, keepdims=True).astype(np.float32) / np.float32(top)
     scale[scale == 0] = 1

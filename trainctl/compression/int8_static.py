@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainctl.compression import calibration, onnx_int8
+from trainctl.compression import calibration, onnx_int8, vnni
 from trainctl.compression.attention import to_lean_onnx
 from trainctl.compression.base import Compressor, Context, Node
 from trainctl.compression.engines import excluded, is_quantized
@@ -16,18 +16,21 @@ from trainctl.compression.onnx_net import OnnxNet
 from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError
 
-NO_VNNI = "weights have 7 bits here, since this CPU adds products of 8 bits in 16 bits (no VNNI), which would overflow"
-
 
 class OnnxInt8(Compressor):
-    """What the 8-bit methods of ONNX Runtime share: the engine, what they refuse, and the net they give."""
+    """What the 8-bit methods of ONNX Runtime share: the engine, what they refuse, and the net they give.
+
+    reduce_range: weights of 7 bits, for CPUs without VNNI; auto: where this one has none.
+    """
 
     verb = "quantize"
     method = "int8"
 
-    def __init__(self, backend: str = "auto", plan: Node | None = None) -> None:
+    def __init__(
+        self, backend: str = "auto", reduce_range: bool | str = "auto", plan: Node | None = None
+    ) -> None:
         super().__init__(plan)
-        self.backend = backend
+        self.backend, self.reduce_range = backend, reduce_range
 
     def refusal(self, net: nn.Module, spec: DataSpec) -> str | None:
         if self.backend == "torch":
@@ -43,6 +46,7 @@ class OnnxInt8(Compressor):
         return net
 
     def restore(self, net: nn.Module) -> nn.Module:
+        vnni.warn_of(self.plan)
         return OnnxNet()
 
 
@@ -65,10 +69,11 @@ class Int8Static(OnnxInt8):
         rows: int = 512,
         exclude: Sequence[str] = (),
         operators: Sequence[str] = (),
+        reduce_range: bool | str = "auto",
         backend: str = "auto",
         plan: Node | None = None,
     ) -> None:
-        super().__init__(backend, plan)
+        super().__init__(backend, reduce_range, plan)
         self.calibration, self.percentile, self.per_channel = calibration, percentile, per_channel
         self.rows, self.exclude, self.operators = rows, exclude, operators
 
@@ -85,7 +90,7 @@ class Int8Static(OnnxInt8):
             raise UsageError(nothing(self.method))
         rows = rows_of(context, self.rows)
         ranges = calibration.ranges(model, rows, self.calibration, self.percentile)
-        made = Maker(model, ranges, rows, bits_of(context), self.per_channel)
+        made = Maker(model, ranges, rows, vnni.bits_of(context, self.reduce_range), self.per_channel)
         content = made.quantized(modes)
         self.plan = {**made.plan(), "layers": told(onnx_int8.layers(model), modes)}
         return OnnxNet(content)
@@ -116,14 +121,6 @@ def rows_of(context: Context, rows: int) -> Any:
     if not len(found):
         raise UsageError("there are no calibration rows; give e.g. `calibration.rows=512`")
     return found.detach().cpu().contiguous().numpy()
-
-
-def bits_of(context: Context) -> int:
-    """8, or 7 with a note where the CPU's kernels would overflow."""
-    if onnx_int8.has_vnni():
-        return 8
-    context.note(NO_VNNI)
-    return 7
 
 
 def told(found: Sequence[Layer], modes: Mapping[str, str]) -> dict[str, str]:

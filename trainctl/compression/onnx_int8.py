@@ -9,7 +9,6 @@ the kernels are four times slower on an x86 CPU.
 from __future__ import annotations
 
 import ast
-import platform
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ def quantized(
     """A prepared graph with the nodes of `modes` computed as said; the others stay in float.
 
     ranges: of the float tensors, by `calibration.ranges`. per_channel: a scale per output of a weight. bits: 7 for
-    CPUs whose kernels add products in 16 bits and would overflow (see `has_vnni`).
+    CPUs whose kernels add products in 16 bits and would overflow (see vnni.py).
     """
     import onnx
 
@@ -185,17 +184,6 @@ class Maker:
         run = session(content, torch.get_num_threads())
         parts = [run.run(None, {INPUT: self.rows[i : i + BATCH]})[0] for i in range(0, len(self.rows), BATCH)]
         return np.concatenate(parts).astype(np.float64)
-
-
-def has_vnni() -> bool:
-    """Whether 8-bit products are added in 32 bits: every ARM CPU here, and an x86 CPU with VNNI."""
-    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
-        return True
-    try:
-        flags = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return False
-    return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
 def module_of(node: Any) -> str:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from trainctl.compression import vnni
 from trainctl.compression.base import Context, Node
 from trainctl.compression.engines import excluded
-from trainctl.compression.int8_static import Int8Static, bits_of, rows_of
+from trainctl.compression.int8_static import Int8Static, rows_of
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 MOMENTUM = 0.01
@@ -28,7 +29,7 @@ class RoundedWeight(nn.Module):
 
     def __init__(self, per_channel: bool, bits: int = 8) -> None:
         super().__init__()
-        self.per_channel, self.top = per_channel, 2 ** (bits - 1) - 1
+        self.per_channel, self.top = per_channel, vnni.TOP[bits]
 
     def forward(self, weight: Tensor) -> Tensor:
         if not self.per_channel:
@@ -81,10 +82,11 @@ class QAT(Int8Static):
         rows: int = 512,
         exclude: Sequence[str] = (),
         lr_scale: float = 0.1,
+        reduce_range: bool | str = "auto",
         backend: str = "auto",
         plan: Node | None = None,
     ) -> None:
-        super().__init__(calibration, percentile, per_channel, rows, exclude, (), backend, plan)
+        super().__init__(calibration, percentile, per_channel, rows, exclude, (), reduce_range, backend, plan)
         self.lr_scale = lr_scale
 
     def compress(self, net: nn.Module, context: Context, turn: int = 0) -> nn.Module:
@@ -97,7 +99,7 @@ class QAT(Int8Static):
         for name, module in net.named_modules():
             if any(True for _ in module.parameters(recurse=False)) and _is_other(module):
                 context.leave(name, f"fine-tuning does not round the weights of {type(module).__name__}")
-        bits = bits_of(context)
+        bits = vnni.bits_of(context, self.reduce_range)
         for name, module in taken.items():
             per_channel = bool(self.per_channel) or isinstance(module, nn.Embedding)
             parametrize.register_parametrization(module, "weight", RoundedWeight(per_channel, bits))
