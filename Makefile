@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 COVER := --cov --cov-report=term --cov-fail-under=90
 GPU := $(shell command -v nvidia-smi)
 
-.PHONY: help install demo test test-all torture lint format types bench lock clean
+.PHONY: help install demo test test-slow test-all torture lint format types bench lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -39,8 +39,10 @@ demo: $(STAMP)  ## train a small network on the table that ships with trainctl
 test: $(STAMP)  ## the fast tests with coverage (minutes)
 	$(PYTEST) -n $(JOBS) $(COVER) $(ARGS)
 
-test-all: $(STAMP)  ## all tests but the torture, GPU tests where there is a GPU
-	$(PYTEST) -n $(JOBS) $(COVER) -m "not torture$(if $(GPU),, and not gpu)" $(ARGS)
+test-slow: $(STAMP)  ## the tests that take more than some seconds each, GPU tests where there is a GPU
+	$(PYTEST) -n $(JOBS) -m "slow and not torture$(if $(GPU), or gpu, and not gpu)" $(ARGS)
+
+test-all: test test-slow  ## all tests but the torture
 
 torture: $(STAMP)  ## hundreds of kills and faults (long)
 	$(PYTEST) -m torture $(ARGS)

@@ -18,6 +18,7 @@ QUICK = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_points_are_runs_and_the_best_is_named(lab: Any) -> None:
     trained = lab.train("model.hidden_dims=[64,64]")
     more = ("compress.amounts=[0.3,0.5,0.7]", "compress.max_time=1s")  # the middle one uses the time up
@@ -42,6 +43,7 @@ def test_points_are_runs_and_the_best_is_named(lab: Any) -> None:
     assert "Points" in page and "Sensitivity" in page
 
 
+@pytest.mark.slow
 def test_a_budget_that_no_point_meets_and_a_point_that_fails_are_said(lab: Any) -> None:
     trained = lab.train("model.hidden_dims=[32]")
     words = (*QUICK[:5], "compress.quantizers=[int8_dynamic,float8]", "--target", "bytes=500x")
@@ -68,6 +70,7 @@ def test_layers_that_4_bits_spoil_get_8() -> None:
     assert len(given) == 1
 
 
+@pytest.mark.slow
 def test_a_layer_whose_name_is_a_number_can_be_kept_whole(lab: Any) -> None:
     trained = lab.train("model.hidden_dims=[64,64]", "trainer.max_epochs=1")
     words = (*QUICK[:3], "finetune=false", f"compressor.exclude={compress._list(['3'])}")

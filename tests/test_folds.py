@@ -90,6 +90,7 @@ def test_a_val_file_is_left_out_when_val_is_a_fold(lab):
     assert "`val.csv` is not used: fold 0 is the val split" in children(run, "folds")[0].record["warnings"]
 
 
+@pytest.mark.slow
 def test_a_killed_repetition_goes_on_with_the_missing_children(lab):
     started = lab.start("train", *lab.quick, "train.folds=3", "trainer.max_epochs=8")
     started.wait_for("fold 2 of 3")

@@ -84,6 +84,7 @@ def test_it_resumes_at_epoch_ends_to_the_same_bits(place):
     assert digest(extended) == digest(long)
 
 
+@pytest.mark.slow
 def test_a_signal_keeps_the_last_epoch_and_the_resumed_run_is_the_same(place):
     words = ("train", *THEIRS, "trainer.max_epochs=60")
     started = place.start(*words)
@@ -119,6 +120,7 @@ def test_a_monitor_that_it_does_not_log_is_named(place, words, name, have, callb
     assert said == f"monitor `{name}` is not logged; have: {have}"
 
 
+@pytest.mark.slow
 def test_time_may_run_out_before_their_first_epoch_ends(place):
     words = ("data.rows=30000", "data.batch=2", "trainer.max_time=0.3", "trainer.max_epochs=3")
     run = place.run("train", *THEIRS, *words)

@@ -81,10 +81,12 @@ def check_kills(forked, folder: Path, undisturbed: Path, signum: int, total: int
         assert not [p.name for p in run.rglob("*") if p.name.startswith(".tmp")]
 
 
+@pytest.mark.slow
 def test_killed_with_9_at_random_moments_it_resumes_to_the_same_bits(forked, tmp_path, undisturbed):
     check_kills(forked, tmp_path, undisturbed, signal.SIGKILL, total=20, seed=0)
 
 
+@pytest.mark.slow
 def test_terminated_at_random_moments_it_resumes_to_the_same_bits(forked, tmp_path, undisturbed):
     check_kills(forked, tmp_path, undisturbed, signal.SIGTERM, total=8, seed=1)
 

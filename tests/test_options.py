@@ -202,6 +202,7 @@ def test_a_logger_that_is_not_installed_is_named_with_the_command(lab, name):
     assert not (lab.folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_lr_auto_keeps_its_curve_and_its_rate(lab):
     run = lab.run("train", "data=digits", "model=mlp", "optimizer.lr=auto", "trainer.max_epochs=8", "trainer.threads=1")
     found = json.loads((run.path / "lr_range.json").read_text(encoding="utf-8"))

@@ -74,6 +74,7 @@ def test_the_installed_command_lists_models_in_an_empty_folder(venv: Path, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_installed_command_trains_in_an_empty_folder(venv: Path, tmp_path: Path) -> None:
     words = ["train", "model=mlp", "data=tabular", "debug=fast", "--json"]
     result = json.loads(run(venv / "trainctl", *words, cwd=tmp_path))

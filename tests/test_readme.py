@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import typer.main
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -111,6 +112,7 @@ def carry_out(step: Step, forked: Forked, folder: Path) -> None:
     check_output(step, printed)
 
 
+@pytest.mark.slow
 def test_the_tour_works_word_for_word(forked: Forked, tmp_path: Path) -> None:
     tour = steps()
     assert len(tour) > 15

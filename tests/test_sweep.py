@@ -41,6 +41,7 @@ def test_every_point_is_a_run_and_the_table_is_ranked(lab):
     assert "val/loss" in lines[0] and lines[1].split()[0] == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["pool", "vectorized"])
 def test_a_job_of_a_sweep_is_the_run_one_would_start_alone(lab, executor):
     done = lab("train", "-m", *QUICK, "seed=1,2", f"tune.executor={executor}", "--json")
@@ -54,6 +55,7 @@ def test_a_job_of_a_sweep_is_the_run_one_would_start_alone(lab, executor):
         assert found == pytest.approx(alone.metrics, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "expected"), [
     (("model.dropout=choice(0.1,0.3)",), [0.1, 0.3]),
     (("model.hidden_dims=[8],[16]",), [[8], [16]]),
@@ -67,6 +69,7 @@ def test_what_hydra_calls_a_sweep(lab, words, expected):
     assert sorted(found) == expected
 
 
+@pytest.mark.slow
 def test_a_failing_job_stops_no_other_and_gives_7(lab):
     done = lab("train", "-m", *QUICK, "optimizer=sgd", "optimizer.lr=1e30,0.01", "--json")
     assert done.code == 7
@@ -79,6 +82,7 @@ def test_a_failing_job_stops_no_other_and_gives_7(lab):
     assert "Traceback" in (lab.folder / bad["run"] / "error.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_json_is_one_object_and_names_the_sweep(lab):
     done = lab("train", "-m", *QUICK, "seed=1,2", "--json")
     assert set(done.json) == {"sweep", "status", "jobs"}
@@ -96,6 +100,7 @@ def test_a_mistake_creates_nothing(lab, words, said):
     assert not (lab.folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_processes_of_joblib(lab):
     done = lab("train", "-m", *QUICK, "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "--json")
     assert done.code == 0, done.err
@@ -124,6 +129,7 @@ def until_the_second_runs(lab, started):
     time.sleep(0.3)  # the first job's record follows its manifest
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_sweep_which_can_be_resumed(lab):
     started = lab.start("train", "-m", *QUICK, *TWO_LONG)
     until_the_second_runs(lab, started)
@@ -143,6 +149,7 @@ def test_a_signal_ends_the_sweep_which_can_be_resumed(lab):
     assert len(Run.open(path / "1").metrics_log()) > 1
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_jobs_of_joblib_and_keeps_what_is_done(lab):
     started = lab.start("train", "-m", *QUICK, *TWO_LONG, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     started.wait_for("sweep: 3 runs below")

@@ -204,6 +204,7 @@ THIRD_PARTY = [
 ]
 
 
+@pytest.mark.slow
 def test_signatures_are_those_that_python_reports() -> None:
     """Against `inspect`, in another process so that this one stays free of torch's import."""
     code = (

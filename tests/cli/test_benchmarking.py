@@ -12,6 +12,7 @@ from trainctl.cli import benchmarking
 from trainctl.errors import UsageError
 
 
+@pytest.mark.slow
 def test_runs_are_measured_side_by_side_and_nothing_is_made(lab: Lab) -> None:
     small = lab.train("model.hidden_dims=[16]")
     table = lab.folder / "rows.csv"

@@ -24,8 +24,8 @@ DATA = {
     "linear": ("data=synthetic", "data.rows=1200"),
     "cnn": ("data=digits", "model.channels=[16,32]", "model.hidden_dim=32"),
     "resnet": ("data=digits", "model.channels=[16,32]"),
-    "lstm": ("data=synthetic_sequences",),
-    "transformer": ("data=synthetic_sequences",),
+    "lstm": ("data=synthetic_sequences", "data.rows=1000"),
+    "transformer": ("data=synthetic_sequences", "data.rows=1000"),
 }
 
 
@@ -38,6 +38,12 @@ class Bench:
     task: Any
     data: Any
     config: dict[str, Any]
+    made_by: tuple[str, ...]
+
+    @property
+    def exported(self) -> OnnxNet:
+        """The float32 net as it was trained, in ONNX (made once a test process: an export takes seconds)."""
+        return OnnxNet(_exported(*self.made_by))
 
     def train(self, net: nn.Module, epochs: int = 1, lr: float = 1e-3) -> nn.Module:
         """Plain training in place, as fine-tuning does it; returns the net in evaluation mode."""
@@ -67,25 +73,25 @@ def bench() -> Callable[..., Bench]:
     """`bench("cnn")`: a copy of a net of that model, trained for some epochs (once a test process)."""
 
     def make(model: str, *words: str) -> Bench:
-        return copy.deepcopy(_trained(model, words))
+        return copy.deepcopy(_trained(model, *words))
 
     return make
 
 
 @pytest.fixture
 def exported() -> Callable[..., OnnxNet]:
-    """`exported("cnn")`: the float32 net of `bench("cnn")` in ONNX (once a test process: an export takes seconds)."""
-    return lambda model, *words: OnnxNet(_exported(model, words))
+    """`exported("cnn")`: as `bench("cnn").exported`."""
+    return lambda model, *words: OnnxNet(_exported(model, *words))
 
 
 @cache
-def _exported(model: str, words: tuple[str, ...]) -> bytes:
-    b = _trained(model, words)
+def _exported(model: str, *words: str) -> bytes:
+    b = _trained(model, *words)
     return to_onnx(b.net, b.context.example)
 
 
 @cache
-def _trained(model: str, words: tuple[str, ...]) -> Bench:
+def _trained(model: str, *words: str) -> Bench:
     torch.set_num_threads(1)
     config = plain(compose("train", [f"model={model}", *DATA[model], "data.batch_size=64", *words]))
     data = build.data(config)
@@ -104,6 +110,6 @@ def _trained(model: str, words: tuple[str, ...]) -> Bench:
 
     inputs = task.inputs(train.x[:512])
     context = Context(data.spec, inputs[:2], inputs, batches, task.loss, score)
-    made = Bench(task.net, context, task, data, config)
+    made = Bench(task.net, context, task, data, config, (model, *words))
     made.train(task.net, epochs=6, lr=3e-3)
     return made

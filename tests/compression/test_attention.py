@@ -47,6 +47,7 @@ def operators(content: bytes) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load_model_from_string(content).graph.node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "bool", "float", "causal", "scale"])
 def test_outputs_are_those_of_torch(bench: Callable[..., Any], kind: str) -> None:
     context = bench("mlp").context
@@ -61,13 +62,15 @@ def test_outputs_are_those_of_torch(bench: Callable[..., Any], kind: str) -> Non
         assert operators(content).total() < plain.total() and "IsNaN" not in operators(content)
 
 
+@pytest.mark.slow
 def test_queries_that_may_attend_to_nothing_keep_the_exporters_form(bench: Callable[..., Any]) -> None:
     context = bench("mlp").context
     context.example, context.calibration = rows(0)[:2], torch.cat((rows(0), torch.zeros(1, 6, dtype=torch.int64)))
     assert "IsNaN" in operators(to_lean_onnx(Attending("bool").eval(), context))
 
 
+@pytest.mark.slow
 def test_a_transformer_is_the_same_net(bench: Callable[..., Any]) -> None:
-    b = bench("transformer", "data.rows=1000")
+    b = bench("transformer")
     lean = OnnxNet(to_lean_onnx(b.net, b.context))
     torch.testing.assert_close(b.outputs(lean), b.outputs(b.net), atol=1e-4, rtol=1e-4)

@@ -11,7 +11,7 @@ from torch import nn
 
 from trainctl.compression import compressed
 from trainctl.compression.base import Compressor, is_compressed, node_of
-from trainctl.compression.onnx_net import OnnxNet, to_onnx
+from trainctl.compression.onnx_net import OnnxNet
 from trainctl.errors import RunError, UsageError
 
 
@@ -47,10 +47,11 @@ def test_a_step_that_is_no_compressor_is_refused() -> None:
         compressed(make, node, [node])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", "resmlp", "linear", "cnn", "resnet", "lstm", "transformer"])
 def test_onnx_gives_the_outputs_of_the_net_for_any_batch_size(bench: Callable[..., Any], model: str) -> None:
     b = bench(model)
-    net = OnnxNet(to_onnx(b.net, b.context.example))
+    net = b.exported
     for rows in (1, 2, 7, 64):
         x = b.context.calibration[:rows]
         with torch.inference_mode():

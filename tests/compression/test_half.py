@@ -53,6 +53,7 @@ def test_values_beyond_fp16_stay_float32_and_are_named(bench: Callable[..., Any]
     assert held["1.bias"] == onnx.TensorProto.FLOAT and held["1.weight_half"] == onnx.TensorProto.FLOAT16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "atol"), [(Fp16, 0.02), (Bf16, 0.15)])
 @pytest.mark.parametrize("model", ["mlp", "transformer"])
 def test_torch_computes_in_16_bits_from_the_same_input_to_float32(

@@ -10,24 +10,13 @@ import pytest
 
 from trainctl.compression.int8 import Int8, least_taken_back, taken_back
 from trainctl.compression.onnx_int8 import Layer
-from trainctl.compression.onnx_net import OnnxNet, to_onnx
+from trainctl.compression.onnx_net import OnnxNet
 from trainctl.errors import UsageError
-
-EXPORTS: dict[Any, bytes] = {}
-SEQUENCES = ("data.rows=1000",)
-
-
-def exported(b: Any) -> OnnxNet:
-    """The net in float as ONNX, exported once."""
-    key = str(b.config["model"])
-    if key not in EXPORTS:
-        EXPORTS[key] = to_onnx(b.net, b.context.example)
-    return OnnxNet(EXPORTS[key])
 
 
 def made(b: Any, net: Any = None, **keys: Any) -> tuple[OnnxNet, Int8]:
     compressor = Int8(**keys)
-    net = compressor.finish(compressor.compress(net or exported(b), b.context), b.context)
+    net = compressor.finish(compressor.compress(net or b.exported, b.context), b.context)
     assert isinstance(net, OnnxNet)
     return net, compressor
 
@@ -40,17 +29,17 @@ def operators(net: OnnxNet) -> set[str]:
     ("model", "kernel"), [("mlp", "QGemm"), ("lstm", "DynamicQuantizeLSTM"), ("transformer", "DynamicQuantizeMatMul")]
 )
 def test_each_net_is_computed_in_int8_within_the_drop(bench: Callable[..., Any], model: str, kernel: str) -> None:
-    b = bench(model, *(() if model == "mlp" else SEQUENCES))
+    b = bench(model)
     net, compressor = made(b)
     assert kernel in operators(net)
     assert b.context.score(net) >= b.context.score(b.net) - 0.002
-    assert len(net.content) < len(exported(b).content) / 2
+    assert len(net.content) < len(b.exported.content) / 2
     assert compressor.plan["layers"].keys() == compressor.plan["sensitivity"].keys()
 
 
 def test_the_same_net_gives_the_same_file(bench: Callable[..., Any]) -> None:
-    first, compressor = made(bench("transformer", *SEQUENCES))
-    again, other = made(bench("transformer", *SEQUENCES))
+    first, compressor = made(bench("transformer"))
+    again, other = made(bench("transformer"))
     assert first.content == again.content and compressor.plan == other.plan
 
 

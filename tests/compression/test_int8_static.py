@@ -17,21 +17,10 @@ from trainctl.compression.int8_static import Int8Static
 from trainctl.compression.onnx_net import OnnxNet, to_onnx
 from trainctl.errors import UsageError
 
-EXPORTS: dict[Any, bytes] = {}
-SEQUENCES = ("data.rows=1000",)
-
-
-def exported(b: Any) -> OnnxNet:
-    """The net in float as ONNX, exported once."""
-    key = str(b.config["model"])
-    if key not in EXPORTS:
-        EXPORTS[key] = to_onnx(b.net, b.context.example)
-    return OnnxNet(EXPORTS[key])
-
 
 def made(b: Any, **keys: Any) -> tuple[OnnxNet, Int8Static]:
     compressor = Int8Static(**keys)
-    net = compressor.finish(compressor.compress(exported(b), b.context), b.context)
+    net = compressor.finish(compressor.compress(b.exported, b.context), b.context)
     assert isinstance(net, OnnxNet)
     return net, compressor
 
@@ -50,14 +39,14 @@ def moved(net: nn.Module, b: Any) -> float:
     ("model", "kernel"), [("mlp", "QGemm"), ("cnn", "QLinearConv"), ("resnet", "QLinearConv"), ("transformer", "")]
 )
 def test_layers_are_computed_in_int8_and_the_accuracy_stays(bench: Callable[..., Any], model: str, kernel: str) -> None:
-    b = bench(model, *(SEQUENCES if model == "transformer" else ()))
+    b = bench(model)
     net, compressor = made(b)
     assert (kernel or "MatMulIntegerToFloat") in operators(net)
     assert not {"Conv", "Gemm"} & set(operators(net))
     assert set(compressor.plan["layers"].values()) <= {"static", "weight"}
     assert b.context.score(net) >= b.context.score(b.net) - 0.01
     assert moved(net, b) < 0.05
-    assert len(net.content) < len(exported(b).content) / 2
+    assert len(net.content) < len(b.exported.content) / 2
 
 
 def test_the_same_rows_give_the_same_file_which_restore_takes(bench: Callable[..., Any]) -> None:
@@ -92,7 +81,7 @@ def test_excluded_layers_and_other_operators_stay_in_float(bench: Callable[..., 
 
 
 def test_an_lstm_stays_in_float_or_is_refused(bench: Callable[..., Any]) -> None:
-    b = bench("lstm", *SEQUENCES)
+    b = bench("lstm")
     net, compressor = made(b)
     assert "LSTM" in operators(net) and compressor.plan["layers"]["lstm"] == "float"
     assert b.notes == [
@@ -105,7 +94,7 @@ def test_an_lstm_stays_in_float_or_is_refused(bench: Callable[..., Any]) -> None
 
 def test_a_single_dense_layer_in_int8_keeps_the_relu_after_it(bench: Callable[..., Any]) -> None:
     b = bench("mlp")
-    model = onnx_int8.prepare(exported(b).content)
+    model = onnx_int8.prepare(b.exported.content)
     rows = b.context.calibration.numpy()
     maker = onnx_int8.Maker(model, calibration.ranges(model, rows), rows)
     for layer in onnx_int8.layers(model):
@@ -115,7 +104,7 @@ def test_a_single_dense_layer_in_int8_keeps_the_relu_after_it(bench: Callable[..
 
 def test_seven_bits_for_a_cpu_without_vnni(bench: Callable[..., Any]) -> None:
     b = bench("cnn")
-    model = onnx_int8.prepare(exported(b).content)
+    model = onnx_int8.prepare(b.exported.content)
     ranges = calibration.ranges(model, b.context.calibration.numpy())
     modes = {layer.node: layer.modes[0] for layer in onnx_int8.layers(model)}
     content = onnx_int8.quantized(model, modes, ranges, bits=7)

@@ -195,6 +195,7 @@ def test_percentiles_are_values_that_were_measured() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_net_is_timed_by_every_engine_that_runs_it() -> None:
     net, x = dense(), torch.randn(7, 8)
     subjects = latency.subjects_of(net, x)

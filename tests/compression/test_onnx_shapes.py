@@ -27,6 +27,7 @@ class Recurrent(nn.Module):
         return self.head(self.cells(x, state)[0].mean(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "learned", "left"), [(nn.LSTM, False, 0), (nn.GRU, False, 0), (nn.LSTM, True, 1)])
 def test_shapes_and_zeros_are_not_worked_out_again(kind, learned: bool, left: int) -> None:
     net = Recurrent(kind, learned).eval()

@@ -61,11 +61,11 @@ def test_the_same_training_gives_the_same_file(bench: Callable[..., Any]) -> Non
 
 
 def test_what_cannot_be_rounded_is_left(bench: Callable[..., Any]) -> None:
-    b = bench("lstm", "data.rows=1000")
+    b = bench("lstm")
     net = QAT(exclude=["head.*"]).compress(b.net, b.context)
     assert b.notes == ["`lstm` stays as it is: fine-tuning does not round the weights of LSTM"]
     assert isinstance(net.head[1], nn.Linear) and not hasattr(net.head[1], "parametrizations")
-    b = bench("lstm", "data.rows=1000")
+    b = bench("lstm")
     b.context.strict = True
     with pytest.raises(
         UsageError, match="^`lstm` cannot be compressed: fine-tuning does not round the weights of LSTM"

@@ -48,6 +48,7 @@ def point_with(space: Space, one: Dimension, value: Value, source: random.Random
             return point
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_every_choice_and_bound_builds_a_net_an_optimizer_and_a_schedule(name: str) -> None:
     space, source = space_of(name), random.Random(0)

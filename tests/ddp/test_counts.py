@@ -35,6 +35,7 @@ def test_predictions_are_in_file_order_with_every_row_once(undisturbed) -> None:
     assert record(run)["data"]["splits"]["test"]["rows"] == 225
 
 
+@pytest.mark.slow
 def test_evaluate_equals_one_process(undisturbed, forked) -> None:
     folder = undisturbed[0]
     words = ["evaluate", "latest:train", "evaluate.bootstrap=50", "--json"]
@@ -48,6 +49,7 @@ def test_evaluate_equals_one_process(undisturbed, forked) -> None:
     assert len(list((folder / "runs" / "evaluate").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_the_same_command_again_gives_the_same_bits_and_one_json_object(undisturbed, forked, tmp_path) -> None:
     done = forked.run(*WORK, "--json", cwd=tmp_path)
     assert done.code == 0, done.err
@@ -58,6 +60,7 @@ def test_the_same_command_again_gives_the_same_bits_and_one_json_object(undistur
     assert done.json["timing"]["steps_per_s"] > 0
 
 
+@pytest.mark.slow
 def test_any_number_of_rows_on_one_to_three_ranks(tmp_path) -> None:
     """1 to 40 rows through `trainer.test`, and a fit in which ranks have different numbers of validation rows."""
     script = Path(__file__).with_name("ranks.py")

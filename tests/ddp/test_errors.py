@@ -29,6 +29,7 @@ class Net(torch.nn.Linear):
 """
 
 
+@pytest.mark.slow
 def test_an_internal_error_of_a_rank_keeps_its_traceback_and_noise_stays_in_the_logs(forked, tmp_path) -> None:
     (tmp_path / "noisy.py").write_text(NOISY, encoding="utf-8")
     (tmp_path / "conf" / "model").mkdir(parents=True)
@@ -47,6 +48,7 @@ def test_an_internal_error_of_a_rank_keeps_its_traceback_and_noise_stays_in_the_
         assert all(f"noise {where}" in noise for where in ("from a library", "on stdout", "on stderr"))
 
 
+@pytest.mark.slow
 def test_a_users_error_in_a_rank_is_the_commands_own(forked, tmp_path) -> None:
     words = ["train", "data=synthetic", "data.rows=300", "trainer=ddp_sim", "optimizer=sgd", "optimizer.lr=1e30"]
     done = forked.run(*words, cwd=tmp_path)

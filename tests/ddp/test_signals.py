@@ -47,6 +47,7 @@ def check_resumed(forked, folder: Path, reference: Path) -> None:
     assert not [path.name for path in run.rglob("*") if path.name.startswith(".tmp")]
 
 
+@pytest.mark.slow
 def test_interrupted_in_many_ways_it_resumes_to_the_same_bits(forked, tmp_path, undisturbed) -> None:
     moments = [
         ("epoch 2/12", "SIGTERM everyone", 143),
@@ -84,6 +85,7 @@ def test_a_signal_while_workers_start(forked, tmp_path, how) -> None:
     assert record(only_run(tmp_path))["status"] == "stopped"
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(forked, tmp_path) -> None:
     started = forked.start(*LONG, cwd=tmp_path)
     ranks = workers(started.pid)

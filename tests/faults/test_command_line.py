@@ -118,6 +118,7 @@ def test_a_traceback_is_shown_on_request_only(shell):
     )
 
 
+@pytest.mark.slow
 def test_code_7_some_jobs_of_a_sweep_failed(shell):
     words = (*shell.quick, "optimizer=sgd", "-m", "optimizer.lr=0.1,1e30,0.05")
     done = shell(*words, "--json")
@@ -131,6 +132,7 @@ def test_code_7_some_jobs_of_a_sweep_failed(shell):
     assert {path.name for path in Path(shell.folder, result["sweep"]).iterdir()} >= {"0", "1", "2", "study.json"}
 
 
+@pytest.mark.slow
 def test_a_sweep_of_one_column_choice_runs(shell):
     table = "a,b,y\n" + "".join(f"{i % 7}.5,{i * i % 11}.25,{'yes' if i % 2 else 'no'}\n" for i in range(80))
     (shell.folder / "x.csv").write_text(table, encoding="utf-8")
@@ -168,6 +170,7 @@ def test_a_reader_that_leaves_ends_nothing(shell):
     assert json.loads((shell.run() / "run.json").read_text(encoding="utf-8"))["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_pipe_that_takes_both_streams_and_closes(shell):
     command = f"{sys.executable} -c '{HEAD}' {' '.join(shell.quick)} 2>&1 | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=shell.folder, capture_output=True, text=True, timeout=120)

@@ -263,6 +263,7 @@ def untouched(run: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in (".lock", "train.log")}
 
 
+@pytest.mark.slow
 def test_row_35_columns_are_found_by_name(shell):
     (shell.folder / "x.csv").write_text(GOOD, encoding="utf-8")
     assert shell(*WORDS).code == 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 
+
+@pytest.mark.slow
 def test_evaluate_and_resume_find_the_table_where_the_run_was_made(forked, tmp_path):
     home, away = tmp_path / "home", tmp_path / "away"
     home.mkdir()

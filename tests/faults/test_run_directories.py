@@ -51,6 +51,7 @@ def test_of_two_that_resume_at_once_one_goes_on(spoiled):
     assert [json.loads(row)["epoch"] for row in rows] == list(range(1, 61))
 
 
+@pytest.mark.slow
 def test_fifty_starts_in_one_second_make_fifty_directories(shell):
     words = (*shell.quick, "trainer.max_epochs=1", "data.rows=60")
     started = [shell.start(*words, "--json") for _ in range(50)]

@@ -113,6 +113,7 @@ def test_a_failure_of_any_system_call_keeps_a_good_checkpoint(
     assert failures >= 2 or call == "link"
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment_leaves_a_checkpoint_at_most_one_commit_old(run: Path) -> None:
     chance = random.Random(0)
     reached = -1

@@ -156,6 +156,7 @@ def test_an_objective_that_nothing_is_called_is_refused_before_the_data_are_look
     assert os.listdir(lab.folder) == []
 
 
+@pytest.mark.slow
 def test_an_objective_that_the_task_does_not_produce_is_refused_before_any_trial(lab):
     rows = ["a,y", *(f"{i % 7},{i / 3}" for i in range(60))]
     (lab.folder / "small.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -190,6 +191,7 @@ def test_a_server_that_refuses(lab, postgres):
     assert left(lab.folder) == []
 
 
+@pytest.mark.slow
 def test_another_space_under_the_name_of_a_shared_study(lab, postgres):
     shared = (f"tune.storage={postgres.url()}", "tune.study=ours", "tune.trials=1", "sampler=random")
     assert lab("tune", *TINY, LR, *shared).code == 0
@@ -215,6 +217,7 @@ def test_runs_that_are_no_search(lab):
     )
 
 
+@pytest.mark.slow
 def test_a_search_is_not_resumed_as_a_training_nor_with_other_words(lab):
     found = lab("tune", *TINY, LR, "tune.trials=1", "sampler=random", "--json").json
     before = {path: (lab.folder / path).read_bytes() for path in left(lab.folder)}
@@ -228,6 +231,7 @@ def test_a_search_is_not_resumed_as_a_training_nor_with_other_words(lab):
     assert before == {path: (lab.folder / path).read_bytes() for path in left(lab.folder)}
 
 
+@pytest.mark.slow
 def test_a_study_locked_by_another_process_is_not_waited_for_without_end(lab):
     found = lab("tune", *TINY, LR, "tune.trials=1", "sampler=random", "--json").json
     study = lab.folder / found["study"]

@@ -62,6 +62,7 @@ def content_of(words: list[str]) -> object:
     return yaml.safe_load(saved.dump(compose("train", words)))
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(words())
 def test_the_content_is_what_hydra_gives_or_the_same_sentence(words: list[str]) -> None:

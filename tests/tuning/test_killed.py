@@ -120,6 +120,7 @@ def check(forked, folder: Path, undisturbed, space: str, executor: str, total: i
         assert not [p for p in path.rglob("*") if p.name.startswith(".tmp")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "executor", "total"), [("random", "pool", 2), ("grid", "vectorized", 1)])
 def test_killed_a_few_times_it_ends_as_if_nothing_had_happened(forked, tmp_path, undisturbed, space, executor, total):
     check(forked, tmp_path, undisturbed, space, executor, total, seed=0)

@@ -57,6 +57,7 @@ def test_six_trials_over_two_workers_are_six_ordinary_runs(study: Study) -> None
     assert [row[4] for row in rows] == Run.open(study.path(4)).metrics_log()
 
 
+@pytest.mark.slow
 def test_a_trial_in_the_pool_is_bit_identical_to_the_same_words_alone(study: Study, lab: Any) -> None:
     words = ("model.dropout=0.2", "optimizer.lr=0.01", "seed=3")
     alone = lab.run("train", *QUICK, *words)
@@ -80,6 +81,7 @@ def test_a_trial_in_the_pool_is_bit_identical_to_the_same_words_alone(study: Stu
         assert (run.path / "preprocessing" / name).read_bytes() == (alone.path / "preprocessing" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_table_is_read_once_and_tested_in_a_worker_too(study: Study, lab: Any, tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     lines = [f"{i % 17},{'ab'[i % 2]},{i % 3}" for i in range(300)]
@@ -110,6 +112,7 @@ def test_a_table_is_read_once_and_tested_in_a_worker_too(study: Study, lab: Any,
     assert (done.status, done.code) == ("failed", 3)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_told_and_replaced_and_the_others_finish(study: Study) -> None:
     slot = study.start(0, *LONG)
     study.start(1)
@@ -128,6 +131,7 @@ def test_a_killed_worker_is_told_and_replaced_and_the_others_finish(study: Study
     assert not list((study.folder / "workers").glob(f"{slot}.log"))
 
 
+@pytest.mark.slow
 def test_a_failing_trial_leaves_its_worker_as_it_was(study: Study, tmp_path: Path) -> None:
     def end(number: int, *words: str) -> Done:
         assert study.start(number, *words) == 1
@@ -152,6 +156,7 @@ def test_a_failing_trial_leaves_its_worker_as_it_was(study: Study, tmp_path: Pat
     assert str(told.value) == Run.open(study.path(1)).record["error"]["message"]
 
 
+@pytest.mark.slow
 def test_a_stop_ends_the_trial_after_that_epoch_and_keeps_its_best(study: Study) -> None:
     study.start(0, *LONG, wait=True)
     why = "worse than the median"
@@ -162,6 +167,7 @@ def test_a_stop_ends_the_trial_after_that_epoch_and_keeps_its_best(study: Study)
     assert "best" in checkpoints.names(run.path) and (run.path / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_stop_in_the_first_fold_spares_the_others(study: Study) -> None:
     study.start(0, "train.folds=3", wait=True)
     done = study.done(0, answer=lambda event: {0: "enough"} if event.rows[0]["epoch"] == 2 else {})
@@ -173,6 +179,7 @@ def test_a_stop_in_the_first_fold_spares_the_others(study: Study) -> None:
     assert epochs == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_stopped_pool_keeps_each_place_and_goes_on_exactly(study: Study, lab: Any) -> None:
     alone = lab.run("train", *QUICK, "trainer.max_epochs=40", "callbacks=none")
     study.start(0, "trainer.max_epochs=40", "callbacks=none", wait=True)
@@ -195,6 +202,7 @@ def test_a_stopped_pool_keeps_each_place_and_goes_on_exactly(study: Study, lab: 
     assert weights == (alone.path / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_trial_has_begun_is_not_lost(study: Study) -> None:
     study.start(0, *LONG)
     study.pool.stop_all(signal.SIGTERM)
@@ -202,6 +210,7 @@ def test_a_signal_before_the_trial_has_begun_is_not_lost(study: Study) -> None:
     assert (done.status, done.code) == ("stopped", 143)
 
 
+@pytest.mark.slow
 def test_a_trial_that_takes_too_long_failed_for_that(study: Study) -> None:
     slot = study.start(0, *LONG)
     study.until(lambda event: isinstance(event, Epochs))
@@ -218,6 +227,7 @@ def test_a_trial_that_takes_too_long_failed_for_that(study: Study) -> None:
     assert Run.open(study.path(2)).status == "stopped"
 
 
+@pytest.mark.slow
 def test_workers_are_had_again_when_the_process_that_they_come_from_is_killed(study: Study) -> None:
     study.pool.prepare(content())
     slot = study.start(0, *LONG)
@@ -231,6 +241,7 @@ def test_workers_are_had_again_when_the_process_that_they_come_from_is_killed(st
     assert study.done(1).status == "completed"
 
 
+@pytest.mark.slow
 def test_no_process_outlives_a_killed_study(tmp_path: Path) -> None:
     script = (
         "import json, sys\nfrom pathlib import Path\nfrom trainctl import launch\n"

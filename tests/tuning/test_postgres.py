@@ -80,6 +80,7 @@ def machines() -> Iterator[list[Machine]]:
             one.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [HERE, ELSEWHERE], ids=["this machine", "another machine"])
 def test_one_of_four_is_killed_and_every_trial_finishes_once(
     victim: str, postgres: Postgres, machines: list[Machine], tmp_path: Path

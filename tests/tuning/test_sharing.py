@@ -19,6 +19,7 @@ from trainctl.tuning.study import Study
 # Several processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["-", "sqlite"])
 def test_three_processes_of_which_some_are_killed_do_every_trial_once(kind: str, tmp_path: Path) -> None:
     storage = "-" if kind == "-" else f"sqlite:///{tmp_path}/study.db"

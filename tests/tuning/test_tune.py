@@ -46,6 +46,7 @@ def test_each_trial_is_an_ordinary_run_that_never_saw_the_test_split(lab, execut
     assert evaluated.metrics["val/loss"] == pytest.approx(best["value"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_table_the_best_and_the_command_that_trains_it_again(lab):
     done = lab("tune", *TINY, LR, "tune.trials=3", "tune.objective=val/auroc")
     assert done.code == 0, done.err
@@ -59,6 +60,7 @@ def test_the_table_the_best_and_the_command_that_trains_it_again(lab):
     assert sum(line.startswith("trial ") for line in done.err.splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_best_yaml_is_an_experiment(lab):
     found = tuned(lab, LR, "tune.trials=3")
     best = lab.folder / found["study"] / "best.yaml"
@@ -71,6 +73,7 @@ def test_best_yaml_is_an_experiment(lab):
     assert lab.run("train", "experiment=best").metrics == again.metrics
 
 
+@pytest.mark.slow
 def test_a_failing_trial_is_told_and_the_study_goes_on(lab):
     done = lab("tune", *TINY, "optimizer=sgd", "optimizer.lr=0.01,1e30,0.1", "sampler=grid", "--json")
     assert done.code == 0, done.err
@@ -81,6 +84,7 @@ def test_a_failing_trial_is_told_and_the_study_goes_on(lab):
     assert told.startswith("trial 1/3  failed: loss is ") and told.endswith(f"(see {bad['run']}/train.log)")
 
 
+@pytest.mark.slow
 def test_too_many_failures_give_7(lab):
     done = lab("tune", *TINY, "optimizer=sgd", "optimizer.lr=0.01,1e30,1e31", "sampler=grid")
     assert done.code == 7
@@ -89,6 +93,7 @@ def test_too_many_failures_give_7(lab):
                "tune.max_failure_rate=0.7").code == 0
 
 
+@pytest.mark.slow
 def test_a_stopper_ends_weak_trials_which_keep_their_best_weights(lab):
     found = tuned(lab, "optimizer=sgd", "optimizer.lr=0.1,1e-7,1e-7,1e-7,1e-7,1e-7", "sampler=grid", "tune.jobs=1",
                   "trainer.max_epochs=9", "stopper=asha", "tune.executor=pool")
@@ -100,12 +105,14 @@ def test_a_stopper_ends_weak_trials_which_keep_their_best_weights(lab):
     assert (run.path / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_at_its_last_epoch_is_not_stopped_any_more(lab):
     found = tuned(lab, "optimizer=sgd", "optimizer.lr=0.1,1e-7", "sampler=grid", "tune.jobs=1", "tune.executor=pool",
                   "trainer.max_epochs=3", "stopper=asha", "stopper.min_resource=3")
     assert found["counts"] == {"completed": 2}
 
 
+@pytest.mark.slow
 def test_several_objectives_give_a_front(lab):
     found = tuned(lab, "model=mlp", "model.hidden_dims=[4],[16],[64]", "sampler=grid",
                   "tune.objective=[val/loss,parameters]")
@@ -114,6 +121,7 @@ def test_several_objectives_give_a_front(lab):
     assert parameters == sorted(parameters) and parameters[0] == 3 * 4 + 4 + 4 * 2 + 2
 
 
+@pytest.mark.slow
 def test_folds_and_seeds_give_means(lab):
     found = tuned(lab, LR, "tune.trials=1", "tune.folds=3", "sampler=random")
     run = Run.open(lab.folder / found["trials"][0]["run"])
@@ -126,6 +134,7 @@ def test_folds_and_seeds_give_means(lab):
         Run.open(lab.folder / found["trials"][0]["run"]).metrics["val/loss"])
 
 
+@pytest.mark.slow
 def test_refit_tests_the_winner_once(lab):
     done = lab("tune", *TINY, LR, "tune.trials=2", "tune.refit=true")
     assert done.code == 0, done.err
@@ -135,6 +144,7 @@ def test_refit_tests_the_winner_once(lab):
     assert list((lab.folder / "runs" / "train").iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_the_plan_and_writes_nothing(lab):
     done = lab("tune", *TINY, LR, "model.nothing=1", "--dry-run")
     assert done.code == 2
@@ -163,6 +173,7 @@ def study_path(lab):
 LONG = ("callbacks=none", "tune.trials=6", "sampler=random", "tune.executor=pool", "trainer.max_epochs=40")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_study_goes_on_and_ends_as_an_undisturbed_one(lab, signum):
     undisturbed = tuned(lab, LR, *LONG)
@@ -185,6 +196,7 @@ def test_an_interrupted_study_goes_on_and_ends_as_an_undisturbed_one(lab, signum
     assert len(list(path.glob("trials/*/run.json"))) == 6
 
 
+@pytest.mark.slow
 def test_a_complete_study_is_extended_or_left_alone(lab):
     found = tuned(lab, LR, "tune.trials=2")
     done = lab("tune", "--resume", found["study"])
@@ -196,6 +208,7 @@ def test_a_complete_study_is_extended_or_left_alone(lab):
         assert {**before, "place": None} == {**now, "place": None}
 
 
+@pytest.mark.slow
 def test_another_config_is_refused_with_the_difference(lab):
     found = tuned(lab, LR, "tune.trials=1")
     said = lab.sentence(2, "tune", "--resume", found["study"], "data.rows=500")
@@ -208,6 +221,7 @@ def test_another_config_is_refused_with_the_difference(lab):
     assert said == "the config differs from the study's: `data.rows` was 999 and is 400; start a new study"
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(lab):
     first = lab.start("tune", *TINY, LR, *LONG, "tune.trials=8", "tune.jobs=1", "trainer.max_epochs=300")
     wait_for(lambda: list(lab.folder.glob("runs/tune/*/trials/0/run.json")), first)
@@ -221,6 +235,7 @@ def test_two_processes_share_the_work(lab):
     assert len(pids) == 2
 
 
+@pytest.mark.slow
 def test_show_works_while_it_runs_and_after(lab):
     started = lab.start("tune", *TINY, LR, *LONG)
     wait_for(lambda: list(lab.folder.glob("runs/tune/*/trials/1/run.json")), started)
@@ -232,6 +247,7 @@ def test_show_works_while_it_runs_and_after(lab):
     assert lab("runs", "--json").code == 0
 
 
+@pytest.mark.slow
 def test_a_stuck_trial_is_ended(lab):
     done = lab("tune", *TINY, "trainer.max_epochs=2,10000000", "callbacks=none", "sampler=grid", "tune.trial_timeout=2",
                "tune.executor=pool", "--json")
@@ -240,6 +256,7 @@ def test_a_stuck_trial_is_ended(lab):
     assert done.json["trials"][1]["why"] == "took longer than tune.trial_timeout (2 s)"
 
 
+@pytest.mark.slow
 def test_time_is_up(lab):
     done = lab("tune", *TINY, LR, "callbacks=none", "trainer.max_epochs=10000000", "tune.timeout=2", "--json")
     assert done.code == 0, done.err
@@ -247,6 +264,7 @@ def test_time_is_up(lab):
     assert "completed" not in done.json["counts"] and done.json["counts"]["waiting"] == 2
 
 
+@pytest.mark.slow
 def test_worker_that_is_killed_fails_its_trial_and_is_replaced(lab):
     started = lab.start("tune", *TINY, LR, *LONG, "trainer.max_epochs=300", "tune.jobs=1", "tune.trials=3")
     wait_for(lambda: list(lab.folder.glob("runs/tune/*/trials/0/metrics.jsonl")), started)

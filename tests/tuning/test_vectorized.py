@@ -29,6 +29,7 @@ def furthest(one: Path, other: Path) -> float:
     return max(float((pairs[0][name] - value).norm() / value.norm()) for name, value in pairs[1].items())
 
 
+@pytest.mark.slow
 def test_every_trial_has_the_weights_that_its_command_gives(lab: Any) -> None:
     runs = tuned(lab, "optimizer.lr=interval(0.001,0.02)", "model.dropout=choice(0,0.2)", "seed=1,2",
                  "trainer.precision=64-true", "tune.trials=6", "sampler=random")  # fmt: skip
@@ -40,6 +41,7 @@ def test_every_trial_has_the_weights_that_its_command_gives(lab: Any) -> None:
         assert run.config == alone.config
 
 
+@pytest.mark.slow
 def test_a_stopper_drops_trials_from_the_stack(lab: Any) -> None:
     runs = tuned(lab, "optimizer=sgd", "optimizer.lr=0.1,1e-7,1e-7,1e-7,1e-7,1e-7", "sampler=grid", "stopper=asha",
                  "trainer.max_epochs=9")  # fmt: skip
@@ -50,6 +52,7 @@ def test_a_stopper_drops_trials_from_the_stack(lab: Any) -> None:
         assert (run.path / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_stacked_is_said_in_one_line(lab: Any) -> None:
     done = lab("tune", *TINY, "optimizer=adamw,muon", "optimizer.lr=0.01,0.02", "sampler=grid", "--json")
     assert done.code == 0 and done.json["counts"] == {"completed": 4}
@@ -59,6 +62,7 @@ def test_what_cannot_be_stacked_is_said_in_one_line(lab: Any) -> None:
     assert sorted(str(run.record.get("stacked")) for run in runs) == ["2", "2", "None", "None"]
 
 
+@pytest.mark.slow
 def test_what_turns_out_not_to_stack_is_said_by_the_worker(lab: Any) -> None:
     words = [word for word in TINY if not word.startswith("model")]
     done = lab("tune", *words, "data.kind=sequence", "data.sequence_length=8", "model=mlp,lstm", "model.dropout=0",
@@ -70,6 +74,7 @@ def test_what_turns_out_not_to_stack_is_said_by_the_worker(lab: Any) -> None:
     assert said[0].startswith("vectorized: 2 trials are trained one by one: there is no stacked form of ")
 
 
+@pytest.mark.slow
 def test_a_signal_gives_the_stack_back_and_a_resumed_study_trains_it(lab: Any) -> None:
     words = ("optimizer.lr=0.01,0.02,0.03", "sampler=grid", "trainer.max_epochs=300", "callbacks=none")
     started = lab.start("tune", *TINY, *words)
@@ -91,6 +96,7 @@ def test_a_signal_gives_the_stack_back_and_a_resumed_study_trains_it(lab: Any) -
     assert [len(Run.open(path).metrics_log()) for path in runs] == [300] * 3
 
 
+@pytest.mark.slow
 def test_all_points_of_a_sweep_are_tested(lab: Any) -> None:
     runs = tuned(lab, "optimizer.lr=0.01,0.02", verb=("train", "-m"))
     for run in runs:

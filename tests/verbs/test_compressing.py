@@ -53,6 +53,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", WAYS, ids=lambda words: words[1])
 def test_a_fresh_process_measures_exactly_what_was_printed(lab: Any, made: Any, words: tuple[str, ...]) -> None:
     run, _ = made(*words)
@@ -98,6 +99,7 @@ def test_masks_are_called_masks_and_hold_through_fine_tuning(lab: Any, trained: 
     assert zeros == pytest.approx(0.75, abs=0.01)
 
 
+@pytest.mark.slow
 def test_packed_zeros_take_fewer_bytes_and_give_the_same_figures(lab: Any, made: Any) -> None:
     words = ("compressor=magnitude", "compressor.amount=0.9", "trainer.max_epochs=1")
     dense, content = made("prune", *words)
@@ -109,6 +111,7 @@ def test_packed_zeros_take_fewer_bytes_and_give_the_same_figures(lab: Any, made:
     assert evaluated(lab, packed)["test/accuracy"] == packed.metrics["test/accuracy"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(made: Any) -> None:
     words = ("prune", "compressor.amount=0.5", "trainer.max_epochs=1", "distill=true")
     one, other = (made(*words)[0] for _ in range(2))
@@ -116,6 +119,7 @@ def test_the_same_seed_gives_the_same_bits(made: Any) -> None:
     assert one.metrics == other.metrics
 
 
+@pytest.mark.slow
 def test_steps_stack_and_a_quantized_run_is_the_end(lab: Any, made: Any) -> None:
     pruned, _ = made("prune", "compressor.amount=0.5", "trainer.max_epochs=1")
     twice, content = made("prune", "compressor.amount=0.25", "finetune=false", source=pruned.path)
@@ -138,12 +142,14 @@ def test_steps_stack_and_a_quantized_run_is_the_end(lab: Any, made: Any) -> None
     assert "is quantized and cannot be trained further" in lab.sentence(4, "train", "--from", str(name))
 
 
+@pytest.mark.slow
 def test_a_pruned_run_can_be_trained_on_and_predicts(lab: Any, made: Any) -> None:
     pruned, _ = made("prune", "compressor.amount=0.5", "finetune=false")
     further = lab.run("train", "--from", str(pruned.path), "trainer.max_epochs=1")
     assert load_file(further.path / "model.safetensors")["3.weight"].shape == (32, 32)
 
 
+@pytest.mark.slow
 def test_a_damaged_artifact_is_refused(lab: Any, made: Any) -> None:
     run, _ = made("quantize", "compressor=int8_static")
     path = run.path / "model.onnx"

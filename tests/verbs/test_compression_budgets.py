@@ -45,6 +45,7 @@ def test_the_hardest_setting_within_the_drop_is_taken(lab: Any, trained: Path) -
     assert all(one["drop"] > 0.05 for one in worse)
 
 
+@pytest.mark.slow
 def test_a_budget_that_cannot_be_met_keeps_the_closest_point_and_names_it(lab: Any, trained: Path) -> None:
     done = lab("prune", str(trained), *QUICK, "--target", "bytes=1000x", "--json")
     run, content = content_of(lab, "prune")
@@ -59,12 +60,14 @@ def test_a_budget_that_cannot_be_met_keeps_the_closest_point_and_names_it(lab: A
     assert lab("evaluate", str(run.path)).code == 0
 
 
+@pytest.mark.slow
 def test_a_setting_given_by_hand_is_judged_not_searched(lab: Any, trained: Path) -> None:
     done = lab("prune", str(trained), *QUICK, "compressor.amount=0.3", "--target", "macs=50x")
     _, content = content_of(lab, "prune")
     assert done.code == 8 and len(content["tried"]) == 1 and content["settings"]["amount"] == 0.3
 
 
+@pytest.mark.slow
 def test_a_latency_that_no_net_reaches_is_missed(lab: Any, trained: Path) -> None:
     done = lab("quantize", str(trained), *QUICK[:3], "--max-latency", "0.001us")
     assert done.code == 8 and "`--max-latency` is 1e-06ms" in done.err.splitlines()[-1]

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import polars as pl
+import pytest
 import torch
 from safetensors import safe_open
 
@@ -37,6 +38,7 @@ def test_raw_rows_give_what_predict_gives_by_onnx_runtime_alone(folder, tmp_path
     assert (made.parent, run.test_looks()) == (run.path, 1)  # test was looked at by `train` alone
 
 
+@pytest.mark.slow
 def test_a_number_comes_out_in_its_own_unit(folder, numbers: Run) -> None:
     made = folder.done("export", numbers.path, "preprocessing=true")
     expected = predicted(folder, numbers, folder.path / "new.csv")
@@ -90,6 +92,7 @@ def test_weights_alone_say_which_net_they_are_of(folder, classes: Run) -> None:
     assert made.metrics["export/max_abs_difference"] == 0.0
 
 
+@pytest.mark.slow
 def test_images_go_in_as_bytes_or_normalised(folder) -> None:
     run = folder.done("train", "data=digits", "model=linear", "trainer.max_epochs=1", "trainer.threads=1")
     image = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8).numpy()

@@ -42,6 +42,7 @@ def test_options_that_do_not_fit_are_refused_before_a_run_is_made(folder, classe
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dir.onnx", "there.onnx"]
 
 
+@pytest.mark.slow
 def test_a_file_that_gives_other_values_never_gets_its_name(folder, classes: Run, tmp_path: Path) -> None:
     out = tmp_path / "net.onnx"
     out.write_text("the one before", encoding="utf-8")
@@ -56,6 +57,7 @@ def test_a_file_that_gives_other_values_never_gets_its_name(folder, classes: Run
     assert onnxruntime.InferenceSession(out.read_bytes()).get_outputs()[0].name == "y"
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(forked, folder, classes: Run, tmp_path: Path) -> None:
     words = ("export", str(classes.path), "preprocessing=true", "-o", str(tmp_path / "net.onnx"))
     done = forked.run(*words, cwd=folder.path, limits={"RLIMIT_FSIZE": 12_000})
@@ -73,6 +75,7 @@ def test_a_run_without_weights_is_refused(folder, classes: Run, tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocessing", [False, True])
 def test_a_run_whose_model_is_an_onnx_file_ships_that_graph(
     folder, classes: Run, preprocessing: bool, monkeypatch: pytest.MonkeyPatch

@@ -158,6 +158,7 @@ print((sizes[1] - sizes[0]) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(folder, classes: Run, tmp_path: Path) -> None:
     header, *lines = (folder.path / "new.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "small.csv").write_text(header + "".join(lines) * 200, encoding="utf-8")

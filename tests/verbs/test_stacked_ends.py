@@ -114,6 +114,7 @@ def test_a_signal_records_every_trial_as_stopped(study: Study) -> None:
     assert study.run(1).status == "completed"
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_every_run_can_be_read(study: Study) -> None:
     order = study.order(["trainer.max_epochs=50"], ["trainer.max_epochs=50", "seed=1"])
     script = (

@@ -49,6 +49,7 @@ def texts(run: Run) -> list[str]:
     return [line.split(" ", 3)[3].rpartition("  ")[0] or line.split(" ", 3)[3] for line in lines]
 
 
+@pytest.mark.slow
 def test_each_trial_is_the_run_that_training_it_alone_makes(study: Study, lab: Any) -> None:
     told = study(*TRIALS)
     assert [len(rows) for rows in told.rows] == [6, 6, 6]
@@ -181,6 +182,7 @@ def test_a_trial_that_is_tested_has_all_that_a_test_leaves(study: Study, lab: An
     assert measured.metrics["test/accuracy"] == stacked.metrics["test/accuracy"]
 
 
+@pytest.mark.slow
 def test_other_rows_may_give_other_shapes(study: Study) -> None:
     table = study.folder.parents[2] / "table.csv"
     rows = [f"{i % 7},{'abcdefghij'[i % 10] if i % 30 == 9 else 'a'},{'yes' if i % 7 > 3 else 'no'}" for i in range(90)]

@@ -71,7 +71,7 @@ def _points(content: Mapping[str, Any]) -> list[str]:
     heads = ["", "point", "drop", "bytes", *(f"batch {size}, ms" for size in sizes), "run"]
     changes = ("int8", "int4", "half")
     scan = [
-        [row["layer"], f"{100 * row['share']:.1f} %", *(_signed(row["drop"][name]) for name in changes)]
+        [row["layer"], f"{100 * row['share']:.1f} %", *(_signed(row["drop"].get(name)) for name in changes)]
         for row in content.get("sensitivity") or []
     ]
     scanned = html.table(["layer", "of all weights", "8 bits", "4 bits", "half of its outputs gone"], scan)

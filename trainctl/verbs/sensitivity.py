@@ -17,26 +17,28 @@ from trainctl.verbs.job import Job
 from trainctl.verbs.parent import Batch, Parent
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-ROWS = 512  # of val, about: a deep net has many layers, and the scan is to take little beside training
+ROWS, FEWEST, TOTAL = 512, 64, 6144  # of val for each layer, about; in a deep net fewer, for the scan must stay short
 Row = dict[str, Any]
 
 
 def scan(job: Job) -> tuple[list[Row], float]:
     """A row per layer ({layer, kind, share of the parameters, drop by change}), and the objective on all of val.
 
-    Changes: weights in 8 and in 4 bits (symmetric, per output), half of the outputs at zero (the smallest ones).
+    Changes: weights in 8 bits and, of linear layers, in 4 (symmetric, per output), half of the outputs at zero (the
+    smallest ones).
     """
     parent = Parent.restore(job)
-    rows = list(_rows(parent))
+    layers = {name: layer for name, layer in parent.net.named_modules() if isinstance(layer, LAYERS)}
+    rows = list(_rows(parent, min(ROWS, max(FEWEST, TOTAL // max(1, len(layers))))))
     before = parent.value(parent.net, rows)
     total = sum(parameter.numel() for parameter in parent.net.parameters())
     changes: dict[str, Callable[[Tensor], Tensor]] = {"int8": _in_bits(8), "int4": _in_bits(4), "half": _half}
     found = []
-    for name, layer in parent.net.named_modules():
-        if not isinstance(layer, LAYERS):
-            continue
+    for name, layer in layers.items():
         drop = {}
         for change, make in changes.items():
+            if change == "int4" and not isinstance(layer, nn.Linear):
+                continue  # no engine has 4 bits for it
             with _changed(layer.weight, make):
                 drop[change] = parent.objective.drop(before, parent.value(parent.net, rows))
         share = layer.weight.numel() / max(1, total)
@@ -44,9 +46,9 @@ def scan(job: Job) -> tuple[list[Row], float]:
     return found, parent.own_value
 
 
-def _rows(parent: Parent) -> Iterator[Batch]:
-    """Every k-th row of val; all of them where the data does not say how many there are."""
-    step = max(1, len(parent.data.split("val")) // ROWS) if isinstance(parent.data, Data) else 1
+def _rows(parent: Parent, count: int) -> Iterator[Batch]:
+    """Every k-th row of val, about `count`; all of them where the data does not say how many there are."""
+    step = max(1, len(parent.data.split("val")) // count) if isinstance(parent.data, Data) else 1
     passed = 0
     for x, y in parent.val_batches():
         first = -passed % step
