@@ -17,8 +17,9 @@ from trainctl.errors import UsageError
 from trainctl.tasks.ema import WeightAverage
 
 
-def zeros(net: nn.Module, **options: Any) -> tuple[int, int]:
-    weights = prunable(net, **options).values()
+def zeros(net: nn.Module) -> tuple[int, int]:
+    """(zeros, all of them) among the weights that a compressor with its own defaults prunes."""
+    weights = prunable(net, embeddings=True).values()
     return sum(int((w == 0).sum()) for w in weights), sum(w.numel() for w in weights)
 
 
@@ -46,11 +47,16 @@ def test_the_share_of_zeros_is_exact_and_the_net_still_predicts(
     assert b.context.score(net) >= before - 0.08
 
 
-def test_biases_norms_and_embeddings_are_left_alone(bench: Callable[..., Any]) -> None:
+def test_biases_and_norms_are_left_alone_and_embeddings_where_asked(bench: Callable[..., Any]) -> None:
     names = set(prunable(bench("transformer", *SMALL["transformer"]).net))
     assert "blocks.0.query_key_value.weight" in names and "head.1.weight" in names
     assert not any("bias" in name or "norm" in name or name.startswith("tokens.") for name in names)
-    assert "tokens.embed.weight" in prunable(bench("transformer", *SMALL["transformer"]).net, embeddings=True)
+    b = bench("transformer", *SMALL["transformer"])
+    assert "tokens.embed.weight" in prunable(b.net, embeddings=True)
+    table = b.net.get_parameter("tokens.embed.weight").detach().clone()
+    compressor = Magnitude(schedule="once", embeddings=False)
+    net = compressor.finish(compressor.compress(b.net, b.context), b.context)
+    assert torch.equal(net.get_parameter("tokens.embed.weight"), table)
 
 
 def test_the_projection_of_attention_and_recurrent_matrices_count() -> None:
@@ -158,10 +164,10 @@ def test_a_pruned_net_pruned_again_keeps_its_zeros(bench: Callable[..., Any]) ->
     b = bench("mlp")
     first = Magnitude(amount=0.8, schedule="once")
     net = first.finish(first.compress(b.net, b.context), b.context)
-    gone = {name: weight == 0 for name, weight in prunable(net).items()}
+    gone = {name: weight == 0 for name, weight in prunable(net, embeddings=True).items()}
     second = Magnitude(amount=0.3, schedule="once")
     net = second.finish(b.train(second.compress(net, b.context)), b.context)
-    assert all(torch.equal(weight == 0, gone[name]) for name, weight in prunable(net).items())
+    assert all(torch.equal(weight == 0, gone[name]) for name, weight in prunable(net, embeddings=True).items())
 
 
 def test_the_same_seed_gives_the_same_bits(bench: Callable[..., Any]) -> None:
@@ -181,7 +187,7 @@ def test_zeros_are_restored_with_the_weights(bench: Callable[..., Any]) -> None:
     again = Magnitude(plan=compressor.plan).restore(fresh)
     again.load_state_dict(net.state_dict())
     assert torch.equal(b.outputs(again), b.outputs(net))
-    bits = torch.cat([w.detach().flatten() for w in prunable(net).values()]).view(torch.int32)
+    bits = torch.cat([w.detach().flatten() for w in prunable(net, embeddings=True).values()]).view(torch.int32)
     assert int((bits == 0).sum()) == zeros(net)[0]  # +0.0, never -0.0
 
 

@@ -25,7 +25,8 @@ class Magnitude(Compressor):
 
     scope: weights compete with all others (global), within their layer (layer), or with all others after each square
     was divided by those of the larger ones in its layer, so that no layer runs dry (lamp; Lee et al. 2021).
-    schedule: at once, or along the cubic curve of Zhu & Gupta. Zeros only: bytes and time stay what they were.
+    schedule: at once, or along the cubic curve of Zhu & Gupta. embeddings: their tables are among the weights. Zeros
+    only: bytes and time stay what they were.
     """
 
     verb = "prune"
@@ -38,7 +39,7 @@ class Magnitude(Compressor):
         scope: Literal["global", "layer", "lamp"] = "lamp",
         schedule: Literal["once", "gradual"] = "gradual",
         exclude: Sequence[str] = (),
-        embeddings: bool = False,
+        embeddings: bool = True,
         plan: Node | None = None,
     ) -> None:
         super().__init__(plan)
