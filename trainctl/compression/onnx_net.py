@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainctl.compression.base import Artifact
+from trainctl.compression.exporter import operators_remembered
 from trainctl.compression.trees import is_tree
 from trainctl.compression.trees_onnx import tree_to_onnx
 from trainctl.errors import RunError, UsageError
@@ -75,7 +76,7 @@ def traced(
     """As `to_onnx`, for a module of one output and any number of inputs; each example is [2 or more, ...]."""
     modes = [(part, part.training) for part in module.modules()]
     try:
-        with quietly():
+        with quietly(), operators_remembered():
             batch = torch.export.Dim("batch")
             program = torch.onnx.export(
                 module.eval(), examples, dynamo=True, opset_version=opset, input_names=inputs, output_names=[output],
