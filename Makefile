@@ -1,6 +1,6 @@
 # Every target works on a bare machine with python3.11, pip, venv, make and git: it builds .venv when it must.
 # CUDA=1 installs the CUDA build of torch (remembered; CUDA=0 goes back). PYTHON=, JOBS= (test processes; 0: one,
-# without xdist) and ARGS= (for pytest) may be given too.
+# without xdist), COVERAGE=1 (of branches by the fast tests, at least 90 %) and ARGS= (for pytest) may be given too.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -14,7 +14,7 @@ ARGS ?=
 
 # One thread per test process: small tensors gain nothing from more, and the processes share the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-COVER := --cov --cov-report=term --cov-fail-under=90
+COVER := $(if $(filter-out 0,$(COVERAGE)),--cov --cov-report=term --cov-fail-under=90)
 GPU := $(shell command -v nvidia-smi)
 
 .PHONY: help install demo test test-slow test-all torture lint format types bench lock clean
@@ -36,7 +36,7 @@ $(STAMP): requirements/$(KIND).txt pyproject.toml
 demo: $(STAMP)  ## train a small network on the table that ships with trainctl
 	$(BIN)/trainctl train model=mlp data=tabular
 
-test: $(STAMP)  ## the fast tests with coverage (minutes)
+test: $(STAMP)  ## the fast tests (minutes; COVERAGE=1: with coverage)
 	$(PYTEST) -n $(JOBS) $(COVER) $(ARGS)
 
 test-slow: $(STAMP)  ## the tests that take more than some seconds each, GPU tests where there is a GPU

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+import trainctl
 from trainctl.check import check, check_words
 from trainctl.check.machine import cores
 from trainctl.config.compose import compose, plain
+
+CONF = Path(trainctl.__file__).with_name("conf").resolve()
 
 
 @pytest.fixture(autouse=True)
@@ -183,6 +186,14 @@ def test_every_mistake_of_a_command_is_reported() -> None:
 
 
 def test_checking_is_fast_and_leaves_torch_alone(tmp_path: Path) -> None:
+    """Beside one composition by Hydra alone, since machines differ: 2.6 times as long, with three compositions."""
+    alone = (
+        "import json, time\n"
+        "from hydra import compose, initialize_config_dir\n"
+        f"with initialize_config_dir({str(CONF)!r}, version_base='1.3'):\n"
+        "    compose('train')\n"
+        "print(json.dumps({'cpu': time.process_time()}))\n"
+    )
     code = (
         "import json, sys, time\n"
         "from trainctl.check import check_words\n"
@@ -190,8 +201,13 @@ def test_checking_is_fast_and_leaves_torch_alone(tmp_path: Path) -> None:
         "heavy = sorted({'torch', 'pytorch_lightning', 'sklearn', 'polars', 'numpy'} & set(sys.modules))\n"
         "print(json.dumps({'found': found, 'heavy': heavy, 'cpu': time.process_time()}))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    said = json.loads(done.stdout)
+
+    def told(program: str) -> dict[str, Any]:
+        command = [sys.executable, "-c", program]
+        runs = [subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path) for _ in range(2)]
+        return dict(min((json.loads(run.stdout) for run in runs), key=lambda said: said["cpu"]))
+
+    said = told(code)
     assert said["found"] == ["unknown key `model.hiden_dims`; did you mean `model.hidden_dims`?"]
     assert said["heavy"] == []
-    assert said["cpu"] < 1.0  # 0.35 on an idle machine
+    assert said["cpu"] < 5 * told(alone)["cpu"]

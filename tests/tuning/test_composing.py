@@ -185,7 +185,7 @@ def test_options_of_a_users_folder(tmp_path: Path) -> None:
 
 
 def test_a_point_costs_little() -> None:
-    """Measured: 0.03 ms to compose and 0.8 ms with all checks, where Hydra takes 65 ms. Generous for a busy machine."""
+    """Measured: 0.03 ms to compose and 0.8 ms with all checks, where Hydra takes 65 ms; held at a twentieth of it."""
     points = [["data=synthetic", f"optimizer.lr={0.001 * (i + 1)!r}", f"model.dropout={i / 500}", f"seed={i}"]
               for i in range(200)]
     composer = Composer("train", None)
@@ -193,4 +193,7 @@ def test_a_point_costs_little() -> None:
     began = time.process_time()
     for point in points:
         composer.checked(point)
-    assert (time.process_time() - began) / len(points) < 0.005
+    cost, began = (time.process_time() - began) / len(points), time.process_time()
+    for point in points[:5]:
+        compose("train", point)
+    assert cost < (time.process_time() - began) / 5 / 20

@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from trainctl.compression import calibration, onnx_int8, vnni
-from trainctl.compression.attention import to_lean_onnx
+from trainctl.compression import onnx_int8
 from trainctl.compression.base import Context, Node
-from trainctl.compression.int8_static import OnnxInt8, chosen_layers, nothing, rows_of, told
-from trainctl.compression.onnx_int8 import Layer, Maker
+from trainctl.compression.int8_static import OnnxInt8, nothing, told
+from trainctl.compression.onnx_int8 import Layer
 from trainctl.compression.onnx_net import OnnxNet
 from trainctl.errors import UsageError
 
@@ -29,8 +28,7 @@ Modes = dict[str, str]  # by the node's name
 class Int8(OnnxInt8):
     """Static, dynamic or float32 for each layer, so that the objective on val drops by `max_drop` at most.
 
-    max_drop: in the objective's own unit. calibration, percentile, per_channel, rows, exclude, reduce_range: as in
-    int8_static.
+    max_drop: in the objective's own unit.
     """
 
     method = "int8"
@@ -47,18 +45,14 @@ class Int8(OnnxInt8):
         backend: str = "auto",
         plan: Node | None = None,
     ) -> None:
-        super().__init__(backend, reduce_range, plan)
-        self.max_drop, self.calibration, self.percentile = max_drop, calibration, percentile
-        self.per_channel, self.rows, self.exclude = per_channel, rows, exclude
+        super().__init__(calibration, percentile, per_channel, rows, exclude, reduce_range, backend, plan)
+        self.max_drop = max_drop
 
     def finish(self, net: nn.Module, context: Context) -> nn.Module:
-        model = onnx_int8.prepare(to_lean_onnx(net, context))
-        layers = chosen_layers(model, self.exclude, (), context)
+        model, layers = self.graph(net, context)
         if not layers:
             raise UsageError(nothing(self.method))
-        rows = rows_of(context, self.rows)
-        ranges = calibration.ranges(model, rows, self.calibration, self.percentile)
-        maker = Maker(model, ranges, rows, vnni.bits_of(context, self.reduce_range), self.per_channel)
+        maker = self.maker(model, context)
         starts = [_start(layers, first) for first in _order(layers)]
         maker.quantized(starts[0])  # settles the scales
         errors = {(x.node, mode): maker.error({x.node: mode}) for x in layers for mode in x.modes}

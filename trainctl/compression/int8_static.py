@@ -20,17 +20,29 @@ from trainctl.errors import UsageError
 class OnnxInt8(Compressor):
     """What the 8-bit methods of ONNX Runtime share: the engine, what they refuse, and the net they give.
 
-    reduce_range: weights of 7 bits, for CPUs without VNNI; auto: where this one has none.
+    calibration: minmax, percentile (without `percentile`'s remainder at both ends) or entropy. per_channel: a scale
+    per output of a weight instead of one for all; auto: unless one is as exact, since it is faster. rows: how many of
+    the calibration rows are used. exclude: layers that stay in float, as patterns of their names. reduce_range: weights
+    of 7 bits, for CPUs without VNNI; auto: where this one has none.
     """
 
     verb = "quantize"
     method = "int8"
 
     def __init__(
-        self, backend: str = "auto", reduce_range: bool | str = "auto", plan: Node | None = None
+        self,
+        calibration: str,
+        percentile: float,
+        per_channel: bool | str,
+        rows: int,
+        exclude: Sequence[str],
+        reduce_range: bool | str,
+        backend: str,
+        plan: Node | None,
     ) -> None:
         super().__init__(plan)
-        self.backend, self.reduce_range = backend, reduce_range
+        self.calibration, self.percentile, self.per_channel = calibration, percentile, per_channel
+        self.rows, self.exclude, self.reduce_range, self.backend = rows, exclude, reduce_range, backend
 
     def refusal(self, net: nn.Module, spec: DataSpec) -> str | None:
         if self.backend == "torch":
@@ -49,14 +61,22 @@ class OnnxInt8(Compressor):
         vnni.warn_of(self.plan)
         return OnnxNet()
 
+    def graph(self, net: nn.Module, context: Context, operators: Collection[str] = ()) -> tuple[Any, list[Layer]]:
+        """The net as a prepared graph, and the layers of it to quantize; none named: of all operators."""
+        model = onnx_int8.prepare(to_lean_onnx(net, context))
+        return model, chosen_layers(model, self.exclude, operators, context)
+
+    def maker(self, model: Any, context: Context) -> Maker:
+        """What quantizes the graph, with ranges found on calibration rows."""
+        rows = rows_of(context, self.rows)
+        ranges = calibration.ranges(model, rows, self.calibration, self.percentile)
+        return Maker(model, ranges, rows, vnni.bits_of(context, self.reduce_range), self.per_channel)
+
 
 class Int8Static(OnnxInt8):
     """Convolutions, linear layers and embeddings in 8 bits, activations too, in ranges found on rows of train.
 
-    calibration: minmax, percentile (without `percentile`'s remainder at both ends) or entropy. per_channel: a scale
-    per output of a weight instead of one for all; auto: unless one is as exact, since it is faster. rows: how many of
-    the calibration rows are used. exclude: layers that stay in float, as patterns of their names. operators: of Conv,
-    Gemm, MatMul, Gather; none named: all of them.
+    operators: of Conv, Gemm, MatMul, Gather; none named: all of them.
     """
 
     method = "int8_static"
@@ -73,13 +93,11 @@ class Int8Static(OnnxInt8):
         backend: str = "auto",
         plan: Node | None = None,
     ) -> None:
-        super().__init__(backend, reduce_range, plan)
-        self.calibration, self.percentile, self.per_channel = calibration, percentile, per_channel
-        self.rows, self.exclude, self.operators = rows, exclude, operators
+        super().__init__(calibration, percentile, per_channel, rows, exclude, reduce_range, backend, plan)
+        self.operators = operators
 
     def finish(self, net: nn.Module, context: Context) -> nn.Module:
-        model = onnx_int8.prepare(to_lean_onnx(net, context))
-        chosen = chosen_layers(model, self.exclude, self.operators, context)
+        model, chosen = self.graph(net, context, self.operators)
         modes = {}
         for layer in chosen:
             if layer.operator == "LSTM":
@@ -88,9 +106,7 @@ class Int8Static(OnnxInt8):
                 modes[layer.node] = layer.modes[0]
         if not modes:
             raise UsageError(nothing(self.method))
-        rows = rows_of(context, self.rows)
-        ranges = calibration.ranges(model, rows, self.calibration, self.percentile)
-        made = Maker(model, ranges, rows, vnni.bits_of(context, self.reduce_range), self.per_channel)
+        made = self.maker(model, context)
         content = made.quantized(modes)
         self.plan = {**made.plan(), "layers": told(onnx_int8.layers(model), modes)}
         return OnnxNet(content)
