@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
@@ -22,10 +20,7 @@ def test_exports_share_the_table_and_give_the_same_file() -> None:
 
 def test_what_one_export_adds_the_next_does_not_see() -> None:
     with exporter.operators_remembered():
-        ONNXRegistry.from_torchlib()
-        started = time.process_time()
         one, other = ONNXRegistry.from_torchlib(), ONNXRegistry.from_torchlib()
-        assert time.process_time() - started < 0.1
     operator = next(iter(one.functions))
     one.functions[operator].clear()
     assert other.functions[operator] and len(other.functions) > 500

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,19 @@ def test_sweep_removes_only_temporary_files_of_dead_processes(tmp_path: Path) ->
     assert len(files.sweep_temps(tmp_path)) == 2
     assert {path.name for path in tmp_path.iterdir()} == kept
     assert files.sweep_temps(tmp_path / "no such folder") == []
+
+
+def test_a_process_that_nobody_has_waited_for_is_dead(tmp_path: Path) -> None:
+    zombie = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert zombie.stdout is not None and zombie.stdout.read() == b""  # its end, and not yet waited for
+    left = tmp_path / f".tmp-last.ckpt-{zombie.pid}-0123abcd"
+    left.touch()
+    deadline = time.monotonic() + 10
+    while not files.sweep_temps(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left.exists()
+    zombie.wait()
+    zombie.stdout.close()
 
 
 def test_temp_names_fit_beside_the_longest_name(tmp_path: Path) -> None:

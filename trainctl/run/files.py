@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from trainctl.errors import ResourceError, RunError, TrainctlError, UsageError
+from trainctl.run import machine
 
 _TEMP = re.compile(r"^\.tmp-.*-(\d+)-[0-9a-f]{8}$", re.DOTALL)
 _NAME_BYTES, _PATH_BYTES = 255, 4095
@@ -247,12 +248,15 @@ def sha256(path: Path) -> str:
 
 
 def sweep_temps(directory: Path) -> list[Path]:
-    """Remove temporary files that dead processes left in `directory` (not below it); returns what was removed."""
+    """Remove temporary files that dead processes left in `directory` (not below it); returns what was removed.
+
+    One that nobody has waited for yet is dead, too: ranks whose parent was killed.
+    """
     removed = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for path in directory.iterdir():
             match = _TEMP.match(path.name)
-            if match and int(match[1]) != os.getpid() and not os.path.exists(f"/proc/{match[1]}"):
+            if match and int(match[1]) != os.getpid() and machine.start_ticks(int(match[1])) is None:
                 with contextlib.suppress(OSError):
                     path.unlink()
                     removed.append(path)
