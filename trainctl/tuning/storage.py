@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,36 +27,37 @@ _FAR_GRACE_S = 120.0  # for a journal's other hosts: network file systems show n
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)
 
 
-class Store:
+class Store(ABC):
     """A study's storage; what every kind has in common."""
 
     storage: BaseStorage
     shared = False  # whether others than this machine may be at it
 
+    @abstractmethod
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         """A section that one process of the study is in at a time; not to be nested."""
-        raise NotImplementedError
 
+    @abstractmethod
     def changed(self, study_id: int) -> list[FrozenTrial]:
         """The study's trials that changed since the last call, oldest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def beat(self, trial_ids: list[int]) -> None:
         """Show that this process and its running trials live."""
-        raise NotImplementedError
 
     def together(self) -> contextlib.AbstractContextManager[None]:
         """What is written in this block is written in one piece where that saves time."""
         return contextlib.nullcontext()
 
+    @abstractmethod
     def asleep(self, study_id: int, running: Mapping[int, str]) -> set[int]:
         """Ids of those `running` trials (each with its process's token) whose process shows no sign of life."""
-        raise NotImplementedError
 
     def answering(self) -> contextlib.AbstractContextManager[None]:
         """Errors of the storage become sentences."""
         return contextlib.nullcontext()
 
+    @abstractmethod
     def close(self) -> None:
         """Give back files and connections."""
 
