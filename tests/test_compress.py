@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from trainctl import compress
+from trainctl import compress, front
 from trainctl.budgets import Budget
 from trainctl.run import machine
 from trainctl.run.run import Run
@@ -70,6 +72,30 @@ def test_layers_that_4_bits_spoil_get_8() -> None:
     assert len(given) == 1
 
 
+def test_time_that_is_left_goes_into_a_longer_fine_tuning_of_the_hardest_within_the_budget() -> None:
+    config = {"compress": {"amounts": [0.3, 0.5, 0.9], "epochs": None}, "trainer": {"max_epochs": 6}}
+
+    def searched(deadline: float, **given: Any) -> list[tuple[float, int]]:
+        run: Any = SimpleNamespace(config={**config, "compress": {**config["compress"], **given}})
+        search = compress.Search(run, None, [], None, Budget(0.01))  # type: ignore[arg-type]
+        tried: list[tuple[float, int]] = []
+
+        def pruned(amount: float, epochs: int, *_: Any) -> tuple[float, float]:
+            tried.append((amount, epochs))
+            return amount / 70, 10.0 * epochs  # 0.5 is within
+
+        search._pruned = pruned  # type: ignore[method-assign]
+        search._prune(time.perf_counter() + deadline, [])
+        return tried
+
+    assert searched(100.0) == [(0.5, 2), (0.9, 2), (0.5, 6)]
+    assert searched(25.0) == [(0.5, 2), (0.9, 2), (0.5, 4)]
+    assert searched(15.0) == [(0.5, 2), (0.9, 2)]
+    assert searched(100.0, epochs=2) == [(0.5, 2), (0.9, 2)], "what was asked for"
+    assert searched(100.0, amounts=[0.9]) == [(0.9, 2), (0.9, 6)], "none is within, with more it may be"
+    assert searched(100.0, amounts=[]) == []
+
+
 @pytest.mark.slow
 def test_a_layer_whose_name_is_a_number_can_be_kept_whole(lab: Any) -> None:
     trained = lab.train("model.hidden_dims=[64,64]", "trainer.max_epochs=1")
@@ -97,9 +123,23 @@ def test_a_point_beats_another_only_where_it_is_worse_in_nothing() -> None:
     def point(drop: float, size: int, ms: float) -> dict[str, Any]:
         return {"figures": {"drop": drop, "latency_ms": ms}, "bytes": size}
 
-    assert compress._dominates(point(0, 10, 1), point(0, 10, 2))
-    assert not compress._dominates(point(0, 10, 1), point(0, 10, 1))
-    assert not compress._dominates(point(0.1, 5, 1), point(0, 10, 2))
+    assert front.dominates(point(0, 10, 1), point(0, 10, 2))
+    assert not front.dominates(point(0, 10, 1), point(0, 10, 1))
+    assert not front.dominates(point(0.1, 5, 1), point(0, 10, 2))
+
+
+def test_the_best_is_the_smallest_and_fastest_and_of_those_alike_the_one_that_drops_least() -> None:
+    def point(drop: float, size: int, ms: float, *missed: str) -> dict[str, Any]:
+        return {"figures": {"drop": drop}, "bytes": size, "latency_ms": {"1": ms, "64": ms}, "missed": missed}
+
+    plain, small = point(0.0, 400, 4.0), point(0.009, 100, 1.0)
+    assert front.best([plain, small]) is small
+    longer = point(0.001, 100, 1.03)  # the same size; times vary
+    assert front.best([plain, small, longer]) is longer
+    assert front.best([small, point(0.001, 120, 1.0)]) is small
+    assert front.best([point(0.1, 10, 1.0, "the drop"), plain]) is plain
+    missing = point(0.02, 10, 1.0, "the drop")
+    assert front.best([point(0.1, 10, 1.0, "the drop"), missing]) is missing and front.best([]) is None
 
 
 @pytest.mark.parametrize("words, sentence", [

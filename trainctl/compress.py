@@ -12,15 +12,16 @@ import importlib
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainctl import launch
+from trainctl import front, launch
 from trainctl.budgets import Budget
 from trainctl.durations import duration, seconds
 from trainctl.errors import TrainctlError
+from trainctl.front import Point
 from trainctl.reporting import report
 from trainctl.run import directory, failures, files
 from trainctl.run.run import Run
@@ -32,7 +33,6 @@ DEFAULT_DROP = 0.01  # without `--max-drop`
 LEAST_TIME_S = 20.0
 SENSITIVE, CHEAP = 20.0, 0.1  # a layer is kept whole when half of it costs 20 budgets and it is under a tenth of all
 FEW = 0.1  # of all weights: where fewer can have 4 bits, it is not worth a point
-Point = dict[str, Any]
 
 
 def compress(source: Run, overrides: Sequence[str], options: launch.Options, budget: Budget) -> Run:
@@ -95,7 +95,7 @@ class Search:
         for name in self.run.config["compress"]["quantizers"]:
             child = self._child("quantize", parent, [f"compressor={name}"], f"{made}{', ' if made else ''}{name}")
             runs += [child] if child is not None else []
-        return min(runs, key=_drop, default=None)
+        return min(runs, key=front.drop, default=None)
 
     def _four_bits(self, rows: list[Point]) -> None:
         """4-bit weights in linear layers, 8 bits in those that the scan finds too sensitive; none where few are left.
@@ -112,28 +112,56 @@ class Search:
         self._child("quantize", self.source, words, f"int4_weight_only{told}")
 
     def _prune(self, deadline: float, whole: list[str]) -> None:
-        """Prune and quantize at shares of the multiply-adds found by halving, as long as there is time."""
+        """Prune and quantize at shares of the multiply-adds found by halving, as long as there is time.
+
+        What is left of it goes into a longer fine-tuning of the hardest one within the budget.
+        """
         amounts = sorted(self.run.config["compress"]["amounts"])
+        few = self.run.config["compress"]["epochs"] or -(-self._all_epochs // 3)
         low, high, last = 0, len(amounts) - 1, 0.0
+        costs: dict[float, tuple[float, float]] = {}
         # halving ends with a point within the budget, where there is one
-        while low <= high and (not last or time.perf_counter() + last + self._comparing() < deadline):
+        while low <= high and (not last or self._fits(last, deadline)):
             started = time.perf_counter()
             middle = (low + high) // 2
-            words = self._pruning(amounts[middle], whole)
-            pruned = self._child("prune", self.source, words, f"channels {amounts[middle]:g} of the multiply-adds")
-            child = pruned and self._quantize(pruned, f"channels {amounts[middle]:g}")
-            worst = max((_drop_of(one, self.source) for one in (pruned, child) if one is not None), default=math.inf)
+            worst, fitting = self._pruned(amounts[middle], few, whole)
             low, high = (middle + 1, high) if worst <= (self.budget.max_drop or 0.0) else (low, middle - 1)
             last = time.perf_counter() - started
+            costs[amounts[middle]] = last, fitting / few
+        hardest = amounts[max(0, low - 1)] if amounts else math.nan
+        if hardest in costs and self.run.config["compress"]["epochs"] is None:
+            self._longer(hardest, few, costs[hardest], deadline, whole)
+
+    def _longer(self, amount: float, few: int, cost: tuple[float, float], deadline: float, whole: list[str]) -> None:
+        """All of the run's epochs, or two thirds of them, where there is time; cost: seconds of `few`, and of each."""
+        once, epoch = cost
+        for epochs in (self._all_epochs, -(-2 * self._all_epochs // 3)):
+            if epochs > few and self._fits(once + (epochs - few) * epoch, deadline):
+                self._pruned(amount, epochs, whole, f", {epochs} epochs")
+                return
+
+    @property
+    def _all_epochs(self) -> int:
+        return int(self.run.config["trainer"]["max_epochs"])
+
+    def _fits(self, lasting: float, deadline: float) -> bool:
+        return time.perf_counter() + lasting + self._comparing() < deadline
+
+    def _pruned(self, amount: float, epochs: int, whole: list[str], told: str = "") -> tuple[float, float]:
+        """Prune, and quantize the result; returns the larger drop of both, and the seconds that fine-tuning took."""
+        words = self._pruning(amount, epochs, whole)
+        pruned = self._child("prune", self.source, words, f"channels {amount:g} of the multiply-adds{told}")
+        if pruned is None:
+            return math.inf, 0.0
+        child = self._quantize(pruned, f"channels {amount:g}{told}")
+        worst = max(front.drop_of(one, self.source) for one in (pruned, child) if one is not None)
+        return worst, float((pruned.record.get("timing") or {}).get("fit_s") or 0.0)
 
     def _comparing(self) -> float:
         """Seconds that the comparison of all points will take, about: each was measured beside its parent already."""
         return sum((child.record.get("timing") or {}).get("measure_s") or 0.0 for child, _ in self.points) / 2
 
-    def _pruning(self, amount: float, whole: list[str]) -> list[str]:
-        epochs = self.run.config["compress"].get("epochs") or max(
-            1, -(-int(self.run.config["trainer"]["max_epochs"]) // 3)
-        )
+    def _pruning(self, amount: float, epochs: int, whole: list[str]) -> list[str]:
         ways = ["compressor=channels", "compressor.target=macs", "compressor.importance=taylor"]
         ways += ["compressor.global_ranking=true", "compressor.round_to=auto"]
         ways += [f"compressor.amount={amount}", "distill=true"]
@@ -169,22 +197,21 @@ class Search:
         options = self.run.config["measure"]
         batches = tuple(sorted({1, 64, int(options["batch"])}))
         found = module.benchmark(runs, module.Plan(batches, (threads,), options["calls"], options["seconds"]))["runs"]
-        drops = [0.0, *(_drop_of(run, self.source) for run, _ in self.points)]
+        drops = [0.0, *(front.drop_of(run, self.source) for run, _ in self.points)]
         texts = ["the run itself", *(what for _, what in self.points)]
         batch = int(options["batch"])
         by_engine = {f"{i} {engine}": times for i, one in enumerate(found)
                      for engine, times in one["latency"][str(threads)].items()}  # fmt: skip
         read = module.latency.reading(by_engine)
-        first = _speeds(found[0], threads, read)
+        first = front.speeds(found[0], threads, read)
         points = [
-            _point(number, run, what, drop, one, found[0], _speeds(one, threads, read), first, batch)
+            front.point(number, run, what, drop, one, found[0], front.speeds(one, threads, read), first, batch)
             for number, (run, what, drop, one) in enumerate(zip(runs, texts, drops, found, strict=True))
         ]
         for point in points:
             point["missed"] = self.budget.misses(point["figures"])
-            point["front"] = not any(_dominates(other, point) for other in points)
-        within = [point for point in points[1:] if not point["missed"]]
-        best = min(within or points[1:], key=_merit if within else _missing, default=None)
+            point["front"] = not any(front.dominates(other, point) for other in points)
+        best = front.best(points[1:])
         return {
             "schema": 1, "objective": self._objective(value), "budget": self.budget.to_dict(), "sensitivity": rows,
             "points": points, "failed": self.failed, "best": best and best["number"],
@@ -214,61 +241,3 @@ def _kept_whole(rows: list[Point], max_drop: float) -> list[str]:
     """Layers that are cheap to keep and dear to cut."""
     limit = SENSITIVE * max(max_drop, 1e-3)
     return [row["layer"] for row in rows if row["drop"]["half"] > limit and row["share"] < CHEAP]
-
-
-def _drop(child: Run) -> float:
-    """How far the objective on val fell from the child's own parent."""
-    drop = files.read_json(child.path / "compression.json")["objective"]["drop"]
-    return math.inf if drop is None else float(drop)
-
-
-def _drop_of(child: Run, source: Run) -> float:
-    """How far the objective on val is below the source's: over all steps in between."""
-    fallen = 0.0
-    while child.path.resolve() != source.path.resolve():
-        fallen += _drop(child)
-        assert child.parent is not None
-        child = Run.open(child.parent)
-    return fallen
-
-
-def _speeds(one: Mapping[str, Any], threads: int, read: str) -> dict[int, float]:
-    """ms by batch size on the engine that is fastest for single rows."""
-    chosen = min(one["latency"][str(threads)].values(), key=lambda times: times[1][read])
-    return {batch: times[read] for batch, times in chosen.items()}
-
-
-def _point(
-    number: int, run: Run, what: str, drop: float, one: Mapping[str, Any], first: Mapping[str, Any],
-    speeds: dict[int, float], before: dict[int, float], batch: int,
-) -> Point:  # fmt: skip
-    figures = {"drop": drop, "latency_ms": speeds[batch], "latency": before[batch] / speeds[batch]}
-    for name in ("bytes", "parameters", "macs"):
-        if first.get(name) and one.get(name):
-            figures[name] = first[name] / one[name]
-    return {
-        "number": number, "run": files.shown(run.path), "what": what, "figures": figures, "bytes": one["bytes"],
-        "zstd_bytes": one["zstd_bytes"], "latency_ms": {str(size): ms for size, ms in speeds.items()},
-        "faster": {str(size): before[size] / ms for size, ms in speeds.items()},
-    }  # fmt: skip
-
-
-def _costs(point: Point) -> tuple[float, ...]:
-    return (point["figures"]["drop"], point["bytes"], point["figures"]["latency_ms"])
-
-
-def _dominates(one: Point, other: Point) -> bool:
-    """Nowhere worse, and better somewhere."""
-    pairs = list(zip(_costs(one), _costs(other), strict=True))
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
-def _merit(point: Point) -> float:
-    """The smaller, the better: bytes and both latencies weigh alike."""
-    times = point["latency_ms"].values()
-    return math.log(point["bytes"]) + sum(map(math.log, times)) / len(times)
-
-
-def _missing(point: Point) -> tuple[int, float]:
-    """The point that is closest to a budget that none meets."""
-    return len(point["missed"]), point["figures"]["drop"]

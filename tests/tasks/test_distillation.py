@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainctl.tasks.distillation import Distillation
+from trainctl.tasks import distillation
+from trainctl.tasks.distillation import Distillation, Memory
 
 SMALL = ("model=mlp", "model.hidden_dims=[16]", "optimizer.lr=0.005")
 
@@ -105,3 +106,60 @@ def test_a_teacher_follows_the_precision_of_the_student() -> None:
     student, teacher = nn.Linear(3, 2).double(), nn.Linear(3, 2)
     found = Distillation(teacher)(x, student(x), x, torch.tensor(1.0, dtype=torch.float64))
     assert found.dtype == torch.float64 and found.isfinite()
+
+
+class Counting(nn.Linear):
+    """Counts the rows that it is asked for."""
+
+    asked = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.asked += len(x)
+        return super().forward(x)
+
+
+def test_a_row_that_comes_again_is_not_computed_again() -> None:
+    net, memory = Counting(3, 2), Memory()
+    x = torch.randn(10, 3)
+    with torch.no_grad():
+        first = memory.outputs(net, x[:6])
+        torch.testing.assert_close(first, net(x[:6]))
+        net.asked = 0
+        mixed = memory.outputs(net, x[[8, 2, 9, 2, 8]])
+        assert net.asked <= 3, "8 and 9 are new"
+        torch.testing.assert_close(mixed, net(x[[8, 2, 9, 2, 8]]))
+        assert torch.equal(mixed[1], first[2])
+        net.asked = 0
+        assert torch.equal(memory.outputs(net, x[[9, 0]]), torch.stack([mixed[2], first[0]])) and net.asked == 0
+
+
+@pytest.mark.parametrize("x", [
+    torch.zeros(3, 4, dtype=torch.bfloat16), torch.zeros(3, 2, 5, dtype=torch.uint8).transpose(1, 2), torch.ones(3, 1),
+])  # fmt: skip
+def test_rows_are_told_apart_whatever_their_type(x: torch.Tensor) -> None:
+    x = x.clone()
+    x[(1, *[-1] * (x.ndim - 1))] += 1
+    one, other, third = distillation.row_keys(x)
+    assert one == third != other
+
+
+def test_a_full_memory_goes_on_computing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distillation, "MEMORY_BYTES", 2 * (8 + distillation.ROW_BYTES))
+    net, memory, x = Counting(3, 2), Memory(), torch.randn(4, 3)
+    with torch.no_grad():
+        memory.outputs(net, x[:1])
+        memory.outputs(net, x[1:])
+        net.asked = 0
+        torch.testing.assert_close(memory.outputs(net, x), net(x))
+    assert net.asked == 3 + 4
+
+
+def test_with_and_without_memory_a_student_learns_the_same(fit: Any) -> None:
+    teacher = fit(*SMALL, "trainer.max_epochs=2").task.net
+    words = (*SMALL, "seed=1", "trainer.max_epochs=3")
+    nets = [
+        fit(*words, callbacks=[Teach(Distillation(copy.deepcopy(teacher), memory=memory))]).task.net
+        for memory in (None, Memory())
+    ]
+    for one, other in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

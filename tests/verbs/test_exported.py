@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -35,15 +34,3 @@ def test_why_there_is_none_is_said_each_time(tmp_path: Path) -> None:
         notes: list[str] = []
         assert exported.as_onnx(run, Own(), torch.randn(2, 3), notes) is None
         assert len(notes) == 1 and notes[0].startswith("not timed in ONNX Runtime: ")
-
-
-def test_few_files_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
-    monkeypatch.setattr(exported.latency, "as_onnx", lambda net, x, notes: made.append(net) or b"file")
-    runs: list[Any] = [SimpleNamespace(path=tmp_path / str(number)) for number in range(exported.KEPT + 1)]
-    for run in runs:
-        run.path.mkdir()
-        (run.path / restore.WEIGHTS).write_bytes(b"weights")
-    for run in (*runs, runs[-1], runs[0]):
-        exported.as_onnx(run, nn.Identity(), torch.zeros(1))
-    assert len(made) == len(runs) + 1, "the first was let go, the last was not"

@@ -14,14 +14,17 @@ from trainctl.compression.base import Compressor
 from trainctl.data.base import Data
 from trainctl.errors import UsageError
 from trainctl.tasks.base import Task
-from trainctl.tasks.distillation import Distillation
+from trainctl.tasks.distillation import Distillation, Memory
 from trainctl.tasks.training import num_batches
 from trainctl.verbs import restore
 from trainctl.verbs.job import Job
+from trainctl.verbs.once import Once
 from trainctl.verbs.parent import Parent
 from trainctl.verbs.train import Fitting
 
 Node = dict[str, Any]
+
+_teachers: Once[Memory] = Once(held=1)
 
 
 @dataclass
@@ -78,17 +81,19 @@ def fine_tuned(parent: Parent, net: nn.Module, compressor: Compressor, last: boo
     The best by the objective, which the budget is about, unless `train.monitor` names another metric. A round before
     the last goes to its end and keeps its last weights: what it is worth shows after the next one.
     """
-    run, data = parent.job.run, parent.data
+    run, source, data = parent.job.run, parent.job.source, parent.data
+    assert source is not None
     config = _training(parent, compressor)
     if not last:
         config["callbacks"] = {}
-    job = Job(run, parent.job.source, quiet=parent.job.quiet, trains=config)
+    job = Job(run, source, quiet=parent.job.quiet, trains=config)
     run.cut_metrics(0)
     task = build.task(config, parent.task.spec, data, fit=True)
     assert isinstance(task, Task)
     task.net = net.train()  # Lightning keeps the mode that it finds
     if config.get("distill"):
-        task.distillation = Distillation(copy.deepcopy(parent.net))
+        memory = _teachers.of(source, Memory, config["trainer"].get("precision")) if task.augment is None else None
+        task.distillation = Distillation(copy.deepcopy(parent.net), memory=memory)
     fitting = Fitting.make(job, task, data)
     fitting.fit(job, task, data)
     if last:

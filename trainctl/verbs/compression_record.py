@@ -5,6 +5,7 @@ The child is read back from its own files, as `evaluate` reads it: what is print
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from functools import partial
@@ -23,10 +24,11 @@ from trainctl.metrics.paired import agreement, measured_as, paired_difference, w
 from trainctl.run import files
 from trainctl.run.run import Run
 from trainctl.tasks.base import Task
-from trainctl.verbs import exported, findings, inference, restore
+from trainctl.verbs import exported, findings, inference, kept_data, restore
 from trainctl.verbs.budget_search import Found
 from trainctl.verbs.entrants import repeated
 from trainctl.verbs.job import Outcome
+from trainctl.verbs.once import Once
 from trainctl.verbs.parent import Parent
 
 log = logging.getLogger("trainctl")
@@ -34,6 +36,9 @@ log = logging.getLogger("trainctl")
 SPLITS = ("val", "test")
 BATCHES = (1, 64)
 RECORD = "compression.json"
+
+_outputs: Once[tuple[Tensor, Tensor]] = Once()
+_counted: Once[Figures] = Once()
 
 
 def write(parent: Parent, found: Found) -> Outcome:
@@ -90,11 +95,9 @@ def figures(parent: Parent, child: nn.Module, source: Run, notes: list[str]) -> 
     rows = {batch: repeated(parent.calibration, batch) for batch in BATCHES}
     found = []
     for net, owner in ((parent.net, source), (child, run)):
-        artifact = owner.path / (net.file if isinstance(net, Artifact) else restore.WEIGHTS)
-        one = measure.static(net, example, [artifact], float_net=_float_net(parent, net))
         config = parent.config | {"model": run.config["model"] if net is child else parent.config["model"]}
-        taken = footprint(partial(_loaded, parent, config, owner), rows[BATCHES[-1]])
-        found.append(cast(Figures, {**one, **taken}))
+        counts = partial(_counts, parent, net, config, owner, rows[BATCHES[-1]])
+        found.append(copy.copy(_counted.of(owner, counts)))
     timed: dict[str, latency.Subject] = {}
     for name, net, owner in (("before", parent.net, source), ("after", child, run)):
         onnx = exported.as_onnx(owner, net, example, notes)
@@ -113,6 +116,13 @@ def figures(parent: Parent, child: nn.Module, source: Run, notes: list[str]) -> 
     return found[0], found[1]
 
 
+def _counts(parent: Parent, net: nn.Module, config: dict[str, Any], owner: Run, x: Tensor) -> Figures:
+    """Size, memory and load time of one net."""
+    artifact = owner.path / (net.file if isinstance(net, Artifact) else restore.WEIGHTS)
+    one = measure.static(net, x, [artifact], float_net=_float_net(parent, net))
+    return cast(Figures, {**one, **footprint(partial(_loaded, parent, config, owner), x)})
+
+
 def _loaded(parent: Parent, config: dict[str, Any], owner: Run) -> nn.Module:
     return as_shipped(parent, config, owner).net
 
@@ -125,9 +135,12 @@ def _float_net(parent: Parent, net: nn.Module) -> nn.Module | None:
 def outputs_of_both(parent: Parent, child: Task, trainer: pl.Trainer, split: str) -> tuple[Tensor, Tensor, Tensor]:
     """What parent and child predict for a split, and what is true."""
     data, keeps = parent.data, getattr(parent.data, "limit_batches", None)
+    source = parent.job.source
+    assert source is not None
     if hasattr(data, "limit_batches"):
         data.limit_batches = None
-    before, y = inference.outputs(trainer, parent.task, data, split)
+    rows = kept_data.key(parent.config)
+    before, y = _outputs.of(source, lambda: inference.outputs(trainer, parent.task, data, split), rows, split)
     after, _ = inference.outputs(trainer, child, data, split)
     if hasattr(data, "limit_batches"):
         data.limit_batches = keeps

@@ -14,13 +14,16 @@ from trainctl.compression.base import Context
 from trainctl.data.base import Data
 from trainctl.errors import DataError, UsageError
 from trainctl.tasks.base import Task
-from trainctl.verbs import restore, source_data
+from trainctl.verbs import kept_data, restore, source_data
 from trainctl.verbs.evaluate import num_threads
 from trainctl.verbs.job import Job
 from trainctl.verbs.objective import Objective, net_outputs
+from trainctl.verbs.once import Once
 
 Batch = tuple[Tensor, Tensor]
 SCORED_AT_ONCE = 512  # rows of val in a batch
+
+_values: Once[float] = Once()
 
 
 @dataclass
@@ -130,7 +133,9 @@ class Parent:
     @cached_property
     def own_value(self) -> float:
         """The objective on val of the parent's net, measured once."""
-        return self.value(self.net)
+        assert self.job.source is not None
+        rows = kept_data.key(self.config)
+        return _values.of(self.job.source, lambda: self.value(self.net), rows, self.objective.name)
 
     def value(self, net: nn.Module, batches: Iterable[Batch] | None = None) -> float:
         """The objective on val as it is, or on other batches."""
