@@ -88,11 +88,10 @@ def test_time_that_is_left_goes_into_a_longer_fine_tuning_of_the_hardest_within_
         search._prune(time.perf_counter() + deadline, [])
         return tried
 
-    assert searched(100.0) == [(0.5, 2), (0.9, 2), (0.5, 6)]
-    assert searched(25.0) == [(0.5, 2), (0.9, 2), (0.5, 4)]
-    assert searched(15.0) == [(0.5, 2), (0.9, 2)]
+    assert searched(100.0) == [(0.5, 3), (0.9, 3), (0.5, 6)]
+    assert searched(25.0) == [(0.5, 3), (0.9, 3)]
     assert searched(100.0, epochs=2) == [(0.5, 2), (0.9, 2)], "what was asked for"
-    assert searched(100.0, amounts=[0.9]) == [(0.9, 2), (0.9, 6)], "none is within, with more it may be"
+    assert searched(100.0, amounts=[0.9]) == [(0.9, 3), (0.9, 6)], "none is within, with more it may be"
     assert searched(100.0, amounts=[]) == []
 
 

@@ -32,6 +32,7 @@ RECORD = "compress.json"
 DEFAULT_DROP = 0.01  # without `--max-drop`
 LEAST_TIME_S = 20.0
 SENSITIVE, CHEAP = 20.0, 0.1  # a layer is kept whole when half of it costs 20 budgets and it is under a tenth of all
+MEASURED = 0.4  # of `measure.seconds` for each point alone: all are measured again beside each other
 FEW = 0.1  # of all weights: where fewer can have 4 bits, it is not worth a point
 
 
@@ -117,7 +118,7 @@ class Search:
         What is left of it goes into a longer fine-tuning of the hardest one within the budget.
         """
         amounts = sorted(self.run.config["compress"]["amounts"])
-        few = self.run.config["compress"]["epochs"] or -(-self._all_epochs // 3)
+        few = self.run.config["compress"]["epochs"] or -(-self._all_epochs // 2)
         low, high, last = 0, len(amounts) - 1, 0.0
         costs: dict[float, tuple[float, float]] = {}
         # halving ends with a point within the budget, where there is one
@@ -133,12 +134,10 @@ class Search:
             self._longer(hardest, few, costs[hardest], deadline, whole)
 
     def _longer(self, amount: float, few: int, cost: tuple[float, float], deadline: float, whole: list[str]) -> None:
-        """All of the run's epochs, or two thirds of them, where there is time; cost: seconds of `few`, and of each."""
-        once, epoch = cost
-        for epochs in (self._all_epochs, -(-2 * self._all_epochs // 3)):
-            if epochs > few and self._fits(once + (epochs - few) * epoch, deadline):
-                self._pruned(amount, epochs, whole, f", {epochs} epochs")
-                return
+        """As many epochs as the run's own, where there is time; cost: seconds of `few` in all, and of each."""
+        epochs, (once, epoch) = self._all_epochs, cost
+        if epochs > few and self._fits(once + (epochs - few) * epoch, deadline):
+            self._pruned(amount, epochs, whole, f", {epochs} epochs")
 
     @property
     def _all_epochs(self) -> int:
@@ -172,10 +171,11 @@ class Search:
         """One point; None, with the reason in the record, when it fails."""
         number = len(self.points) + len(self.failed)
         path = self.run.path / "trials" / str(number)
-        own = ("compress.", "trainer.max_epochs")
+        own = ("compress.", "trainer.max_epochs", "measure.")
         passed = [word for word in self.overrides if not word.lstrip("+").startswith(own)]
-        measure = [f"measure.{key}={value}" for key, value in self.run.config["measure"].items()]
-        given = [*words, *measure, *passed]
+        measure = self.run.config["measure"]
+        measure = {**measure, "seconds": MEASURED * measure["seconds"]}
+        given = [*words, *(f"measure.{key}={value}" for key, value in measure.items()), *passed]
         log.info("point %d: %s", number, what)
         try:
             content = launch.prepared(verb, given, self.options, parent)

@@ -30,7 +30,8 @@ class Context:
     batches: one epoch of shuffled training batches (x, y), in the same order each time it is called.
     loss(output, y): the task's mean loss. score(net): the objective on val; the larger, the better.
     steps: optimizer steps of the fine-tuning that follows a call of `compress`; 0 when there is none. resolution: the
-    change of `score` that a few rows of val make, below which a drop says nothing.
+    change of `score` that a few rows of val make, below which a drop says nothing. remember(name, make): what `make()`
+    gave before for the same parent; of what depends on its net, data and seed alone.
     """
 
     spec: DataSpec
@@ -43,6 +44,7 @@ class Context:
     steps: int = 0
     strict: bool = False
     resolution: float = 0.0
+    remember: Callable[[str, Callable[[], Any]], Any] = lambda name, make: make()
     notes: list[str] = field(default_factory=list)
 
     def note(self, sentence: str) -> None:

@@ -92,7 +92,7 @@ class Channels(Compressor):
             if not self._excluded((layer,)):
                 context.leave(layer, reason)
         groups = [group for group in scratch.groups if not self._excluded(group.layers)]
-        groups, scores = self._scored(net, groups, context)
+        groups, scores = self._scored(net, groups, context, turn)
         if not groups:
             raise UsageError("no channels of this net can be pruned; use compressor=magnitude")
         if turn == 0 or not self._before:
@@ -124,12 +124,17 @@ class Channels(Compressor):
     def _excluded(self, layers: Sequence[str]) -> bool:
         return any(fnmatch.fnmatchcase(layer, pattern) for layer in layers for pattern in self.exclude)
 
-    def _scored(self, net: nn.Module, groups: list[Group], context: Context) -> tuple[list[Group], list[Tensor]]:
+    def _scored(
+        self, net: nn.Module, groups: list[Group], context: Context, turn: int
+    ) -> tuple[list[Group], list[Tensor]]:
         """The groups that can be scored, and the scores of their units."""
         if not groups or self.importance == "magnitude":
             return groups, importance.magnitude(net, groups)
         if self.importance == "taylor":
-            return groups, importance.taylor(net, groups, context)
+            if turn:  # no longer the parent's net
+                return groups, importance.taylor(net, groups, context)
+            name = f"taylor {[group.name for group in groups]}"
+            return groups, context.remember(name, lambda: importance.taylor(net, groups, context))
         found = list(zip(groups, importance.batchnorm(net, groups), strict=True))
         for group, scores in found:
             if scores is None:

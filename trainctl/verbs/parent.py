@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from trainctl.verbs.once import Once
 Batch = tuple[Tensor, Tensor]
 SCORED_AT_ONCE = 512  # rows of val in a batch
 
-_values: Once[float] = Once()
+_remembered: Once[Any] = Once(held=16)  # small things, such as scores of channels
 
 
 @dataclass
@@ -79,7 +79,13 @@ class Parent:
             steps=steps,
             strict=bool(self.config.get("strict")),
             resolution=self._resolution(),
+            remember=self._remember,
         )
+
+    def _remember(self, name: str, make: Callable[[], Any]) -> Any:
+        assert self.job.source is not None
+        batch = self.config["data"].get("batch_size")
+        return _remembered.of(self.job.source, make, kept_data.key(self.config), batch, self.config["seed"], name)
 
     def _resolution(self) -> float:
         """Two rows of val among all of them, for classes; a number's metrics move with every row a little."""
@@ -133,9 +139,8 @@ class Parent:
     @cached_property
     def own_value(self) -> float:
         """The objective on val of the parent's net, measured once."""
-        assert self.job.source is not None
-        rows = kept_data.key(self.config)
-        return _values.of(self.job.source, lambda: self.value(self.net), rows, self.objective.name)
+        value: float = self._remember(f"val/{self.objective.name}", lambda: self.value(self.net))
+        return value
 
     def value(self, net: nn.Module, batches: Iterable[Batch] | None = None) -> float:
         """The objective on val as it is, or on other batches."""

@@ -63,7 +63,7 @@ WANTED = {
     "mlp": ["int8_static", "int8", "int8_dynamic", "int4_weight_only", "magnitude 80 %", "magnitude 90 %", "2:4",
             *CHANNELS, "compress"],
     "cnn": ["int8_static", "int8", "int8_dynamic", "magnitude 80 %", "magnitude 90 %", "2:4", *CHANNELS, "compress"],
-    "resnet": ["int8_static", *CHANNELS, "compress"],
+    "resnet": ["int8_static", "int8", *CHANNELS, "channels 1/5", "channels 1/5, int8", "compress"],
     "transformer": ["int8_static", "int8", "int8_dynamic", "int8_weight_only", "int4_weight_only", "magnitude 80 %",
                     "magnitude 90 %", "2:4", "channels 1/4", "channels 1/5", "channels 1/4, int8", "channels 1/5, int8",
                     "compress"],
