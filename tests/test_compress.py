@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from trainctl import compress, front
 from trainctl.budgets import Budget
+from trainctl.errors import RunError
 from trainctl.run import machine
 from trainctl.run.run import Run
 
@@ -53,6 +55,14 @@ def test_a_budget_that_no_point_meets_and_a_point_that_fails_are_said(lab: Any) 
     assert done.code == 8
     assert "bytes fell " in done.err.splitlines()[-1] and "the closest point is kept in `runs/compress/" in done.err
     assert "warning: float8 failed: " in done.out and "int8_dynamic" in done.out
+
+
+def test_a_search_whose_directory_is_gone_ends(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(path=tmp_path / "gone", config={})
+    search = compress.Search(run, None, [], None, Budget(0.01))  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="^`.*gone` is gone, and with it the points of this search$"):
+        search._child("quantize", run, [], "int8")
+    assert not run.path.exists()
 
 
 def test_layers_that_4_bits_spoil_get_8() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from trainctl import front, launch
 from trainctl.budgets import Budget
 from trainctl.durations import duration, seconds
-from trainctl.errors import TrainctlError
+from trainctl.errors import RunError, TrainctlError
 from trainctl.front import Point
 from trainctl.reporting import report
 from trainctl.run import directory, failures, files
@@ -169,6 +169,8 @@ class Search:
 
     def _child(self, verb: str, parent: Run, words: list[str], what: str) -> Run | None:
         """One point; None, with the reason in the record, when it fails."""
+        if not (self.run.path / "run.json").exists():
+            raise RunError(f"`{files.shown(self.run.path)}` is gone, and with it the points of this search")
         number = len(self.points) + len(self.failed)
         path = self.run.path / "trials" / str(number)
         own = ("compress.", "trainer.max_epochs", "measure.")

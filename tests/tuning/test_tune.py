@@ -156,6 +156,10 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(lab):
     assert not (lab.folder / "runs").exists()
     said = lab("tune", *TINY, LR, "--dry-run").out.splitlines()
     assert said[0].startswith("plan        50 trials, sampler tpe, minimize val/loss")
+    assert any(line.startswith("time ") and "epochs a training" in line for line in said)
+    grown = lab("tune", *TINY[:5], "model=forest", "model.num_trees=choice(3,5)", "--dry-run")
+    assert grown.code == 0, grown.err
+    assert "epoch" not in grown.out, "a forest is fitted at once"
 
 
 def wait_for(condition, started, seconds=60):

@@ -20,7 +20,8 @@ class Facts:
     """The first trial's: None where someone else's task does not say.
 
     produced: names of its figures; epoch_s: seconds of one epoch; run_bytes: disk that its run will take; rows of each
-    split; not_stackable: why the net cannot be part of a stack; stacking_helps: a stack takes less than the nets alone.
+    split; not_stackable: why the net cannot be part of a stack; stacking_helps: a stack takes less than the nets alone;
+    at_once: an estimator, whose fit has no epochs.
     """
 
     target: str | None = None
@@ -32,6 +33,7 @@ class Facts:
     rows: Mapping[str, int] | None = None
     stacking_helps: bool = False
     not_stackable: str | None = None
+    at_once: bool = False
 
 
 def measure(config: dict[str, Any], data: Any) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def measure(config: dict[str, Any], data: Any) -> dict[str, Any]:
         "rows": {name: len(data.split(name)) for name in ("train", "val", "test")},
         "not_stackable": stacked,
         "stacking_helps": slower is None,
+        "at_once": is_estimator(task),
     }
 
 

@@ -75,7 +75,7 @@ class Plan:
             settings.jobs,
             executor,
             remark,
-            epochs if isinstance(epochs, int) and epochs > 0 else None,
+            epochs if isinstance(epochs, int) and epochs > 0 and not facts.at_once else None,
             runs,
             facts.epoch_s,
             settings.timeout,
