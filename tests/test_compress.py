@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from trainctl import compress, front
+from trainctl import compress, pareto
 from trainctl.budgets import Budget
 from trainctl.errors import RunError
 from trainctl.run import machine
 from trainctl.run.run import Run
+from trainctl.verbs.restore import WEIGHTS
 
 QUICK = (
     "measure.calls=10", "measure.seconds=0.05", "measure.bootstrap=0", "compress.amounts=[0.5]", "compress.epochs=1",
@@ -45,6 +46,25 @@ def test_points_are_runs_and_the_best_is_named(lab: Any) -> None:
     assert evaluated["val/accuracy"] == Run.open(best).metrics["val/accuracy"] == run.metrics["val/accuracy"]
     page = (run.path / "report.html").read_text()
     assert "Points" in page and "Sensitivity" in page
+
+
+@pytest.mark.slow
+def test_a_point_is_the_run_that_prune_alone_makes(lab: Any) -> None:
+    trained = lab.train("model.hidden_dims=[64,64]", "model.dropout=0.1", "trainer.max_epochs=4")
+    words = (*QUICK[:3], "compress.amounts=[0.5,0.8]", "compress.quantizers=[]", "compress.max_time=10m")
+    done = lab("compress", str(trained.path), *words, "--max-drop", "0.9", "--json")
+    assert done.code == 0, done.err
+    points = [point for point in done.json["compress"]["points"] if "channels" in point["what"]]
+    assert [point["what"].partition(" of the multiply-adds")[::2] for point in points] == [
+        ("channels 0.5", ""), ("channels 0.8", ""), ("channels 0.8", ", 4 epochs"),
+    ]  # fmt: skip
+    for point in points[1:]:  # the first filled what the search remembers of the run
+        found = Run.open(lab.folder / point["run"])
+        alone = lab("prune", str(trained.path), *found.record["overrides"], "--json")
+        assert alone.code == 0, alone.err
+        made = Run.open(lab.folder / alone.json["run"])
+        assert (made.path / WEIGHTS).read_bytes() == (found.path / WEIGHTS).read_bytes()
+        assert made.metrics == found.metrics
 
 
 @pytest.mark.slow
@@ -132,9 +152,9 @@ def test_a_point_beats_another_only_where_it_is_worse_in_nothing() -> None:
     def point(drop: float, size: int, ms: float) -> dict[str, Any]:
         return {"figures": {"drop": drop, "latency_ms": ms}, "bytes": size}
 
-    assert front.dominates(point(0, 10, 1), point(0, 10, 2))
-    assert not front.dominates(point(0, 10, 1), point(0, 10, 1))
-    assert not front.dominates(point(0.1, 5, 1), point(0, 10, 2))
+    assert pareto.dominates(point(0, 10, 1), point(0, 10, 2))
+    assert not pareto.dominates(point(0, 10, 1), point(0, 10, 1))
+    assert not pareto.dominates(point(0.1, 5, 1), point(0, 10, 2))
 
 
 def test_the_best_is_the_smallest_and_fastest_and_of_those_alike_the_one_that_drops_least() -> None:
@@ -142,13 +162,13 @@ def test_the_best_is_the_smallest_and_fastest_and_of_those_alike_the_one_that_dr
         return {"figures": {"drop": drop}, "bytes": size, "latency_ms": {"1": ms, "64": ms}, "missed": missed}
 
     plain, small = point(0.0, 400, 4.0), point(0.009, 100, 1.0)
-    assert front.best([plain, small]) is small
+    assert pareto.best([plain, small]) is small
     longer = point(0.001, 100, 1.03)  # the same size; times vary
-    assert front.best([plain, small, longer]) is longer
-    assert front.best([small, point(0.001, 120, 1.0)]) is small
-    assert front.best([point(0.1, 10, 1.0, "the drop"), plain]) is plain
+    assert pareto.best([plain, small, longer]) is longer
+    assert pareto.best([small, point(0.001, 120, 1.0)]) is small
+    assert pareto.best([point(0.1, 10, 1.0, "the drop"), plain]) is plain
     missing = point(0.02, 10, 1.0, "the drop")
-    assert front.best([point(0.1, 10, 1.0, "the drop"), missing]) is missing and front.best([]) is None
+    assert pareto.best([point(0.1, 10, 1.0, "the drop"), missing]) is missing and pareto.best([]) is None
 
 
 @pytest.mark.parametrize("words, sentence", [

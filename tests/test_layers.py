@@ -31,6 +31,7 @@ LAYERS = {
     "trainctl.check": 7,
     "trainctl.reporting": 7,
     "trainctl.doctor": 7,
+    "trainctl.pareto": 7,
     "trainctl.verbs": 6,
     "trainctl.build": 5,
     "trainctl.config": 3,
@@ -72,7 +73,7 @@ FORBIDDEN = {
 EXCEPTIONS = {("trainctl.launch", "trainctl.repeat")}
 LIGHT = (
     "cli", "sweep", "repeat", "compress", "budgets", "worker", "launch", "supervisor", "check", "reporting", "doctor",
-    "config", "run",
+    "pareto", "config", "run",
 )  # fmt: skip
 HEAVY = ("torch", "torchmetrics", "pytorch_lightning", "sklearn", "polars", "pandas", "scipy")
 ROOMS_NOT_BUILT = {"utils", "helpers", "manager", "core", "common"}

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainctl import front, launch
+from trainctl import launch, pareto
 from trainctl.budgets import Budget
 from trainctl.durations import duration, seconds
 from trainctl.errors import RunError, TrainctlError
-from trainctl.front import Point
+from trainctl.pareto import Point
 from trainctl.reporting import report
 from trainctl.run import directory, failures, files
 from trainctl.run.run import Run
@@ -96,7 +96,7 @@ class Search:
         for name in self.run.config["compress"]["quantizers"]:
             child = self._child("quantize", parent, [f"compressor={name}"], f"{made}{', ' if made else ''}{name}")
             runs += [child] if child is not None else []
-        return min(runs, key=front.drop, default=None)
+        return min(runs, key=pareto.drop, default=None)
 
     def _four_bits(self, rows: list[Point]) -> None:
         """4-bit weights in linear layers, 8 bits in those that the scan finds too sensitive; none where few are left.
@@ -153,7 +153,7 @@ class Search:
         if pruned is None:
             return math.inf, 0.0
         child = self._quantize(pruned, f"channels {amount:g}{told}")
-        worst = max(front.drop_of(one, self.source) for one in (pruned, child) if one is not None)
+        worst = max(pareto.drop_of(one, self.source) for one in (pruned, child) if one is not None)
         return worst, float((pruned.record.get("timing") or {}).get("fit_s") or 0.0)
 
     def _comparing(self) -> float:
@@ -199,21 +199,21 @@ class Search:
         options = self.run.config["measure"]
         batches = tuple(sorted({1, 64, int(options["batch"])}))
         found = module.benchmark(runs, module.Plan(batches, (threads,), options["calls"], options["seconds"]))["runs"]
-        drops = [0.0, *(front.drop_of(run, self.source) for run, _ in self.points)]
+        drops = [0.0, *(pareto.drop_of(run, self.source) for run, _ in self.points)]
         texts = ["the run itself", *(what for _, what in self.points)]
         batch = int(options["batch"])
         by_engine = {f"{i} {engine}": times for i, one in enumerate(found)
                      for engine, times in one["latency"][str(threads)].items()}  # fmt: skip
         read = module.latency.reading(by_engine)
-        first = front.speeds(found[0], threads, read)
+        first = pareto.speeds(found[0], threads, read)
         points = [
-            front.point(number, run, what, drop, one, found[0], front.speeds(one, threads, read), first, batch)
+            pareto.point(number, run, what, drop, one, found[0], pareto.speeds(one, threads, read), first, batch)
             for number, (run, what, drop, one) in enumerate(zip(runs, texts, drops, found, strict=True))
         ]
         for point in points:
             point["missed"] = self.budget.misses(point["figures"])
-            point["front"] = not any(front.dominates(other, point) for other in points)
-        best = front.best(points[1:])
+            point["front"] = not any(pareto.dominates(other, point) for other in points)
+        best = pareto.best(points[1:])
         return {
             "schema": 1, "objective": self._objective(value), "budget": self.budget.to_dict(), "sensitivity": rows,
             "points": points, "failed": self.failed, "best": best and best["number"],
