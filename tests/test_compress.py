@@ -108,21 +108,22 @@ def test_time_that_is_left_goes_into_a_longer_fine_tuning_of_the_hardest_within_
     def searched(deadline: float, **given: Any) -> list[tuple[float, int]]:
         run: Any = SimpleNamespace(config={**config, "compress": {**config["compress"], **given}})
         search = compress.Search(run, None, [], None, Budget(0.01))  # type: ignore[arg-type]
-        tried: list[tuple[float, int]] = []
 
-        def pruned(amount: float, epochs: int, *_: Any) -> tuple[float, float]:
-            tried.append((amount, epochs))
-            return amount / 70, 10.0 * epochs  # 0.5 is within
+        def pruned(amount: float, epochs: int, *_: Any) -> float:
+            fitting = 100.0 * epochs * (1 - amount)
+            search.tried.append(compress.Tried(amount, epochs, 7.0 + fitting, fitting))
+            return amount / 70  # 0.5 is within
 
         search._pruned = pruned  # type: ignore[method-assign]
         search._prune(time.perf_counter() + deadline, [])
-        return tried
+        return [(one.amount, one.epochs) for one in search.tried]
 
-    assert searched(100.0) == [(0.5, 3), (0.9, 3), (0.5, 6)]
-    assert searched(25.0) == [(0.5, 3), (0.9, 3)]
-    assert searched(100.0, epochs=2) == [(0.5, 2), (0.9, 2)], "what was asked for"
-    assert searched(100.0, amounts=[0.9]) == [(0.9, 3), (0.9, 6)], "none is within, with more it may be"
-    assert searched(100.0, amounts=[]) == []
+    assert searched(1000.0) == [(0.5, 3), (0.9, 3), (0.5, 6)]
+    assert searched(300.0) == [(0.5, 3), (0.9, 3)], "all epochs would take 307 s"
+    assert searched(30.0) == [(0.5, 3)], "the first is made at any rate, the next would take 37 s"
+    assert searched(1000.0, epochs=2) == [(0.5, 2), (0.9, 2)], "what was asked for"
+    assert searched(1000.0, amounts=[0.9]) == [(0.9, 3), (0.9, 6)], "none is within, with more it may be"
+    assert searched(1000.0, amounts=[]) == []
 
 
 @pytest.mark.slow

@@ -48,6 +48,16 @@ def compress(source: Run, overrides: Sequence[str], options: launch.Options, bud
     return run
 
 
+@dataclass(frozen=True)
+class Tried:
+    """A share of the multiply-adds that was pruned, and the seconds that the point and its fine-tuning took."""
+
+    amount: float
+    epochs: int
+    seconds: float
+    fitting: float
+
+
 @dataclass
 class Search:
     """One search: `points` are the child runs so far, each with what it is."""
@@ -59,6 +69,7 @@ class Search:
     budget: Budget
     points: list[tuple[Run, str]] = field(default_factory=list)
     failed: list[Point] = field(default_factory=list)
+    tried: list[Tried] = field(default_factory=list)
 
     def run_all(self) -> None:
         """Scan, search, compare, and finish the record."""
@@ -117,48 +128,44 @@ class Search:
 
         What is left of it goes into a longer fine-tuning of the hardest one within the budget.
         """
-        amounts = sorted(self.run.config["compress"]["amounts"])
-        few = self.run.config["compress"]["epochs"] or -(-self._all_epochs // 2)
-        low, high, last = 0, len(amounts) - 1, 0.0
-        costs: dict[float, tuple[float, float]] = {}
+        amounts, given = sorted(self.run.config["compress"]["amounts"]), self.run.config["compress"]["epochs"]
+        every = int(self.run.config["trainer"]["max_epochs"])
+        epochs = given or -(-every // 2)
+        low, high = 0, len(amounts) - 1
         # halving ends with a point within the budget, where there is one
-        while low <= high and (not last or self._fits(last, deadline)):
-            started = time.perf_counter()
+        while low <= high and self._fits(amounts[(low + high) // 2], epochs, deadline):
             middle = (low + high) // 2
-            worst, fitting = self._pruned(amounts[middle], few, whole)
+            worst = self._pruned(amounts[middle], epochs, whole)
             low, high = (middle + 1, high) if worst <= (self.budget.max_drop or 0.0) else (low, middle - 1)
-            last = time.perf_counter() - started
-            costs[amounts[middle]] = last, fitting / few
         hardest = amounts[max(0, low - 1)] if amounts else math.nan
-        if hardest in costs and self.run.config["compress"]["epochs"] is None:
-            self._longer(hardest, few, costs[hardest], deadline, whole)
+        tried = [one for one in self.tried if one.amount == hardest]
+        if tried and not given and every > epochs and self._fits(hardest, every, deadline):
+            self._pruned(hardest, every, whole, f", {every} epochs")
 
-    def _longer(self, amount: float, few: int, cost: tuple[float, float], deadline: float, whole: list[str]) -> None:
-        """As many epochs as the run's own, where there is time; cost: seconds of `few` in all, and of each."""
-        epochs, (once, epoch) = self._all_epochs, cost
-        if epochs > few and self._fits(once + (epochs - few) * epoch, deadline):
-            self._pruned(amount, epochs, whole, f", {epochs} epochs")
+    def _fits(self, amount: float, epochs: int, deadline: float) -> bool:
+        """Whether there is time for a point, by the one before that is most like it; for the first there is."""
+        if not self.tried:
+            return True
+        like = min(self.tried, key=lambda one: abs(one.amount - amount))
+        fitting = like.fitting * (1 - amount) / (1 - like.amount) * epochs / like.epochs
+        return time.perf_counter() + like.seconds - like.fitting + fitting + self._comparing() < deadline
 
-    @property
-    def _all_epochs(self) -> int:
-        return int(self.run.config["trainer"]["max_epochs"])
-
-    def _fits(self, lasting: float, deadline: float) -> bool:
-        return time.perf_counter() + lasting + self._comparing() < deadline
-
-    def _pruned(self, amount: float, epochs: int, whole: list[str], told: str = "") -> tuple[float, float]:
-        """Prune, and quantize the result; returns the larger drop of both, and the seconds that fine-tuning took."""
-        words = self._pruning(amount, epochs, whole)
+    def _pruned(self, amount: float, epochs: int, whole: list[str], told: str = "") -> float:
+        """Prune, and quantize the result; returns the larger drop of both."""
+        started, words = time.perf_counter(), self._pruning(amount, epochs, whole)
         pruned = self._child("prune", self.source, words, f"channels {amount:g} of the multiply-adds{told}")
-        if pruned is None:
-            return math.inf, 0.0
-        child = self._quantize(pruned, f"channels {amount:g}{told}")
-        worst = max(pareto.drop_of(one, self.source) for one in (pruned, child) if one is not None)
-        return worst, float((pruned.record.get("timing") or {}).get("fit_s") or 0.0)
+        child = pruned and self._quantize(pruned, f"channels {amount:g}{told}")
+        if pruned is not None:
+            self.tried.append(Tried(amount, epochs, time.perf_counter() - started, _seconds(pruned, "fit_s")))
+        drops = [pareto.drop_of(one, self.source) for one in (pruned, child) if one is not None]
+        return max(drops, default=math.inf)
 
     def _comparing(self) -> float:
-        """Seconds that the comparison of all points will take, about: each was measured beside its parent already."""
-        return sum((child.record.get("timing") or {}).get("measure_s") or 0.0 for child, _ in self.points) / 2
+        """Seconds that the comparison of all points will take, about: each was measured beside its parent already.
+
+        The first point also measured the run itself, and in another way than the comparison does.
+        """
+        return sum(_seconds(child, "measure_s") for child, _ in self.points[1:])
 
     def _pruning(self, amount: float, epochs: int, whole: list[str]) -> list[str]:
         ways = ["compressor=channels", "compressor.target=macs", "compressor.importance=taylor"]
@@ -232,6 +239,11 @@ class Search:
         report.write(self.run, metrics, {}, status="completed")
         artifacts = {"compress": RECORD, "report": "report.html"}
         self.run.finish(metrics, {}, {"total_s": content["took_s"]}, artifacts, **fields)
+
+
+def _seconds(run: Run, part: str) -> float:
+    """What a part of a run took."""
+    return float((run.record.get("timing") or {}).get(part) or 0.0)
 
 
 def _list(layers: Iterable[str]) -> str:
