@@ -57,7 +57,8 @@ class Int8(OnnxInt8):
         maker.quantized(starts[0])  # settles the scales
         errors = {(x.node, mode): maker.error({x.node: mode}) for x in layers for mode in x.modes}
         # a small val split can tell no smaller drop than of some rows
-        wanted = context.score(OnnxNet(model.SerializeToString())) - max(self.max_drop, 1.001 * context.resolution)
+        before: float = context.remember("score", lambda: context.score(net))
+        wanted = before - max(self.max_drop, 1.001 * context.resolution)
 
         def enough(modes: Modes) -> bool:
             return context.score(OnnxNet(maker.quantized(modes))) >= wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,7 +86,8 @@ class Parent:
     def _remember(self, name: str, make: Callable[[], Any]) -> Any:
         assert self.job.source is not None
         batch = self.config["data"].get("batch_size")
-        return _remembered.of(self.job.source, make, kept_data.key(self.config), batch, self.config["seed"], name)
+        of = kept_data.key(self.config), batch, self.config["seed"], self.objective.name
+        return _remembered.of(self.job.source, make, *of, name)
 
     def _resolution(self) -> float:
         """Two rows of val among all of them, for classes; a number's metrics move with every row a little."""
@@ -134,13 +136,13 @@ class Parent:
     def score(self, net: nn.Module) -> float:
         """The objective on val, the larger the better; -inf where it is undefined."""
         value = self.objective.sign * self.value(net)
-        return value if value == value else float("-inf")
+        return -math.inf if math.isnan(value) else value
 
     @cached_property
     def own_value(self) -> float:
         """The objective on val of the parent's net, measured once."""
-        value: float = self._remember(f"val/{self.objective.name}", lambda: self.value(self.net))
-        return value
+        score: float = self._remember("score", lambda: self.score(self.net))
+        return self.objective.sign * score if math.isfinite(score) else math.nan
 
     def value(self, net: nn.Module, batches: Iterable[Batch] | None = None) -> float:
         """The objective on val as it is, or on other batches."""
