@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,10 +78,52 @@ def test_a_budget_that_no_point_meets_and_a_point_that_fails_are_said(lab: Any) 
     assert "warning: float8 failed: " in done.out and "int8_dynamic" in done.out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_search_goes_on_with_the_points_that_it_lacks(lab: Any, signum: int) -> None:
+    trained = lab.train("model.hidden_dims=[64,64]", "trainer.max_epochs=2")
+    started = lab.start("compress", str(trained.path), *QUICK, "--max-drop", "0.5")
+    deadline = time.monotonic() + 120
+    while not list(lab.folder.glob("runs/compress/*/trials/2/metrics.jsonl")):
+        assert time.monotonic() < deadline, started.err.read_text(encoding="utf-8")
+        time.sleep(0.02)
+    started.send(signum)
+    done = started.wait()
+    (path,) = lab.folder.glob("runs/compress/*")
+    shown = path.relative_to(lab.folder)
+    if signum == signal.SIGINT:
+        assert done.code == 130
+        last = done.err.splitlines()[-1]
+        assert last.startswith("trainctl: error: stopped ")
+        assert last.endswith(f"; resume with `trainctl compress --resume {shown}`")
+    assert f"next: trainctl compress --resume {shown}" in lab("show", "latest:compress").out
+    kept = {number: (path / "trials" / number / "run.json").stat().st_mtime_ns for number in ("0", "1")}
+    resumed = lab("compress", "--resume", "latest", "--json")
+    assert resumed.code == 0, resumed.err
+    content = resumed.json["compress"]
+    assert len(content["points"]) == 5 and content["budget"]["max_drop"] == 0.5
+    assert kept == {number: (path / "trials" / number / "run.json").stat().st_mtime_ns for number in kept}
+    assert resumed.err.count("it was made before: ") == 2
+    assert all(Run.open(lab.folder / point["run"]).status == "completed" for point in content["points"])
+    again = lab("compress", "--resume", "latest")
+    assert again.code == 0 and "warning: the search is complete already" in again.err
+
+
+def test_what_a_resumed_search_cannot_be_given(lab: Any) -> None:
+    trained = lab.train("trainer.max_epochs=1")
+    assert lab.sentence(2, "compress") == "missing argument 'RUN'; see `trainctl compress --help`"
+    alone = "a resumed search keeps its run, config and budget: give `compress --resume RUN` alone"
+    assert lab.sentence(2, "compress", "--resume", "x", "--max-drop", "0.1") == alone
+    assert lab.sentence(2, "compress", "measure.calls=3", "--resume", "x") == alone
+    assert lab.sentence(4, "compress", "--resume", str(trained.path)).endswith(
+        "is a run of `train`; name a `compress` run, as `latest:compress`"
+    )
+
+
 def test_a_search_whose_directory_is_gone_ends(tmp_path: Path) -> None:
     run: Any = SimpleNamespace(path=tmp_path / "gone", config={})
     search = compress.Search(run, None, [], None, Budget(0.01))  # type: ignore[arg-type]
-    with pytest.raises(RunError, match="^`.*gone` is gone, and with it the points of this search$"):
+    with pytest.raises(RunError, match="^run dir `.*gone` vanished; stopping$"):
         search._child("quantize", run, [], "int8")
     assert not run.path.exists()
 

@@ -8,9 +8,11 @@ time at once are the Pareto front.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import math
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from trainctl.errors import RunError, TrainctlError
 from trainctl.pareto import Point
 from trainctl.reporting import report
 from trainctl.run import directory, failures, files
+from trainctl.run.record import plain_overrides
 from trainctl.run.run import Run
 
 log = logging.getLogger("trainctl")
@@ -42,9 +45,27 @@ def compress(source: Run, overrides: Sequence[str], options: launch.Options, bud
         budget = Budget(DEFAULT_DROP, budget.targets, budget.max_latency_ms)
     content = launch.prepared("compress", overrides, options, source)
     with directory.claimed(Path(options.runs_dir), "compress") as path:
-        run = Run.create(path, "compress", content, list(overrides), parent=source.path)
+        run = Run.create(path, "compress", content, list(overrides), source.path, budget=budget.to_dict())
         with run.lock(), failures.recorded(run), launch.signals_raise():
             Search(run, source, list(overrides), options, budget).run_all()
+    return run
+
+
+def resume(run: Run, options: launch.Options) -> Run:
+    """Go on with a search that was interrupted; points that are complete are kept. RunError for a damaged record."""
+    launch.trusted_config(run, options)
+    parent, kept = run.parent, run.record.get("budget")
+    if parent is None or not isinstance(kept, dict) or set(kept) != set(Budget().to_dict()):
+        shown = files.shown(run.path / "run.json")
+        raise RunError(f"`{shown}` is damaged: it lacks `parent` or `budget`; search again")
+    source, budget = Run.open(parent), Budget.from_dict(kept)
+    with run.lock():
+        if run.status == "completed":
+            log.warning("the search is complete already")
+            return run
+        run.resume()
+        with failures.recorded(run), launch.signals_raise():
+            Search(run, source, list(run.record["overrides"]), options, budget).run_all()
     return run
 
 
@@ -60,7 +81,7 @@ class Tried:
 
 @dataclass
 class Search:
-    """One search: `points` are the child runs so far, each with what it is."""
+    """One search: `points` are the child runs so far, each with what it is; `spent` are seconds before a resume."""
 
     run: Run
     source: Run
@@ -70,6 +91,7 @@ class Search:
     points: list[tuple[Run, str]] = field(default_factory=list)
     failed: list[Point] = field(default_factory=list)
     tried: list[Tried] = field(default_factory=list)
+    spent: float = 0.0
 
     def run_all(self) -> None:
         """Scan, search, compare, and finish the record."""
@@ -84,7 +106,7 @@ class Search:
             self._four_bits(rows)
         self._prune(started + limit, _kept_whole(rows, self.budget.max_drop or DEFAULT_DROP))
         content = self._compared(rows, value)
-        content["took_s"] = round(time.perf_counter() - started, 1)
+        content["took_s"] = round(self._now() - started, 1)
         files.write_json(self.run.path / RECORD, content)
         self._finish(content)
 
@@ -148,15 +170,15 @@ class Search:
             return True
         like = min(self.tried, key=lambda one: abs(one.amount - amount))
         fitting = like.fitting * (1 - amount) / (1 - like.amount) * epochs / like.epochs
-        return time.perf_counter() + like.seconds - like.fitting + fitting + self._comparing() < deadline
+        return self._now() + like.seconds - like.fitting + fitting + self._comparing() < deadline
 
     def _pruned(self, amount: float, epochs: int, whole: list[str], told: str = "") -> float:
         """Prune, and quantize the result; returns the larger drop of both."""
-        started, words = time.perf_counter(), self._pruning(amount, epochs, whole)
+        started, words = self._now(), self._pruning(amount, epochs, whole)
         pruned = self._child("prune", self.source, words, f"channels {amount:g} of the multiply-adds{told}")
         child = pruned and self._quantize(pruned, f"channels {amount:g}{told}")
         if pruned is not None:
-            self.tried.append(Tried(amount, epochs, time.perf_counter() - started, _seconds(pruned, "fit_s")))
+            self.tried.append(Tried(amount, epochs, self._now() - started, _seconds(pruned, "fit_s")))
         drops = [pareto.drop_of(one, self.source) for one in (pruned, child) if one is not None]
         return max(drops, default=math.inf)
 
@@ -176,8 +198,8 @@ class Search:
 
     def _child(self, verb: str, parent: Run, words: list[str], what: str) -> Run | None:
         """One point; None, with the reason in the record, when it fails."""
-        if not (self.run.path / "run.json").exists():
-            raise RunError(f"`{files.shown(self.run.path)}` is gone, and with it the points of this search")
+        if files.is_gone(self.run.path):
+            raise RunError(f"run dir `{files.shown(self.run.path)}` vanished; stopping")
         number = len(self.points) + len(self.failed)
         path = self.run.path / "trials" / str(number)
         own = ("compress.", "trainer.max_epochs", "measure.")
@@ -187,9 +209,11 @@ class Search:
         given = [*words, *(f"measure.{key}={value}" for key, value in measure.items()), *passed]
         log.info("point %d: %s", number, what)
         try:
-            content = launch.prepared(verb, given, self.options, parent)
-            path.mkdir(parents=True)
-            child = launch.begin(path, verb, content, given, self.options, parent)
+            child = self._made_before(path, verb, parent, given)
+            if child is None:
+                content = launch.prepared(verb, given, self.options, parent)
+                path.mkdir(parents=True)
+                child = launch.begin(path, verb, content, given, self.options, parent)
         except TrainctlError as error:
             if error.exit_code >= 128:
                 raise
@@ -198,6 +222,22 @@ class Search:
             return None
         self.points.append((child, what))
         return child
+
+    def _made_before(self, path: Path, verb: str, parent: Run, given: list[str]) -> Run | None:
+        """The same point, complete, of a search that is resumed; what else is in its place goes."""
+        with contextlib.suppress(RunError):
+            child = Run.open(path)
+            same = (child.verb, child.record["overrides"]) == (verb, plain_overrides(given))
+            same = same and child.parent is not None and child.parent.resolve() == parent.path.resolve()
+            if same and child.status == "completed":
+                log.info("it was made before: %s", files.shown(path))
+                self.spent += _seconds(child, "total_s")
+                return child
+        shutil.rmtree(path, ignore_errors=True)
+        return None
+
+    def _now(self) -> float:
+        return time.perf_counter() + self.spent
 
     def _compared(self, rows: list[Point], value: float) -> dict[str, Any]:
         """All points measured side by side, the front, the best within the budget, and what the closest one misses."""

@@ -33,6 +33,10 @@ Target = Annotated[
     list[str] | None, typer.Option(metavar="NAME=Nx", help="bytes, latency, macs or parameters at least N times less")
 ]
 MaxLatency = Annotated[str | None, typer.Option(metavar="TIME", help="A call takes no longer, e.g. 1ms")]
+RunToCompress = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="A path, a run id, a unique prefix, latest or latest:VERB")
+]
+ResumedSearch = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted search")]
 
 
 @app.command()
@@ -77,11 +81,12 @@ def quantize(
 
 @app.command()
 def compress(
-    run: RunName,
+    run: RunToCompress = None,
     overrides: Overrides = None,
     max_drop: MaxDrop = None,
     target: Target = None,
     max_latency: MaxLatency = None,
+    resume: ResumedSearch = None,
     trust: Trust = None,
     runs_dir: RunsDir = RUNS,
     config_dir: ConfigDir = None,
@@ -96,9 +101,17 @@ def compress(
 
     budget = Budget.parse(max_drop, target or [], max_latency)
     options = launch.Options(str(runs_dir), None if config_dir is None else str(config_dir), trust or [], quiet)
-    source = commands.with_weights(launch.opened(runs_dir, run, launch.MODEL_VERBS))
-    refuse(source, "compress")
-    made = search.compress(source, list(overrides or []), options, budget)
+    if resume is not None:
+        if run is not None or budget:
+            raise UsageError("a resumed search keeps its run, config and budget: give `compress --resume RUN` alone")
+        earlier = launch.opened(runs_dir, resume, "compress")
+        made = search.resume(earlier, options)
+    elif run is None:
+        raise UsageError("missing argument 'RUN'; see `trainctl compress --help`")
+    else:
+        source = commands.with_weights(launch.opened(runs_dir, run, launch.MODEL_VERBS))
+        refuse(source, "compress")
+        made = search.compress(source, list(overrides or []), options, budget)
     content = files.read_json(made.path / search.RECORD)
     if as_json:
         console.emit_json({**render.run_json(made), "compress": content})

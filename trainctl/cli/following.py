@@ -15,11 +15,11 @@ def next_commands(run: Run) -> list[str]:
     if run.verb == "compress" and isinstance(run.record.get("best"), str):
         best = render.quoted(run.path / run.record["best"])
         return [f"trainctl evaluate {best}", f"trainctl export {best} format=onnx"]
+    trust = "".join(f" --trust {package}" for package in untrusted_packages(run.config))
+    if run.status in ("stopped", "crashed") and run.verb in ("train", "compress"):
+        return [f"trainctl {run.verb} --resume {name}{trust}"]
     if run.verb not in MODEL_VERBS:
         return [f"trainctl show {name}"]
-    trust = "".join(f" --trust {package}" for package in untrusted_packages(run.config))
-    if run.status in ("stopped", "crashed") and run.verb == "train":
-        return [f"trainctl train --resume {name}{trust}"]
     if run.status != "completed":
         return []
     child = [render.quoted(path) for path in directory.child_paths(run.path)[:1]]
