@@ -109,6 +109,23 @@ def test_an_interrupted_search_goes_on_with_the_points_that_it_lacks(lab: Any, s
     assert again.code == 0 and "warning: the search is complete already" in again.err
 
 
+@pytest.mark.slow
+def test_a_search_that_cannot_go_on_keeps_its_points(lab: Any) -> None:
+    table = lab.folder / "table.csv"
+    table.write_text("a,b\n" + "".join(f"{i % 7},{'xy'[i % 2]}\n" for i in range(300)))
+    trained = lab.run("train", "data=tabular", f"data.path={table}", "data.target=b", "trainer.max_epochs=1")
+    done = lab("compress", str(trained.path), *QUICK, "compress.amounts=[]", "compress.four_bits=false", "--json")
+    assert done.code == 0, done.err
+    path = lab.folder / done.json["run"]
+    record = json.loads((path / "run.json").read_text()) | {"status": "stopped"}
+    (path / "run.json").write_text(json.dumps(record))
+    table.rename(lab.folder / "moved.csv")
+    assert lab("compress", "--resume", "latest").code == 3
+    assert json.loads((path / "run.json").read_text()) == record and (path / "trials" / "0" / "run.json").exists()
+    (lab.folder / "moved.csv").rename(table)
+    assert lab("compress", "--resume", "latest").code == 0
+
+
 def test_what_a_resumed_search_cannot_be_given(lab: Any) -> None:
     trained = lab.train("trainer.max_epochs=1")
     assert lab.sentence(2, "compress") == "missing argument 'RUN'; see `trainctl compress --help`"

@@ -63,9 +63,10 @@ def resume(run: Run, options: launch.Options) -> Run:
         if run.status == "completed":
             log.warning("the search is complete already")
             return run
-        run.resume()
-        with failures.recorded(run), launch.signals_raise():
-            Search(run, source, list(run.record["overrides"]), options, budget).run_all()
+        with failures.kept_when_refused(run):
+            run.resume()
+            with failures.recorded(run), launch.signals_raise():
+                Search(run, source, list(run.record["overrides"]), options, budget).run_all()
     return run
 
 

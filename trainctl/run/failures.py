@@ -89,8 +89,9 @@ def kept_when_refused(run: Run) -> Iterator[None]:
 
 
 def discardable(run: Run, error: BaseException) -> bool:
-    """What is refused before training leaves nothing; a child keeps its record for its parent."""
+    """What is refused before training leaves nothing; a child keeps its record for its parent, a search its points."""
     begun = any(path.suffix == ".ckpt" or path.name == "metrics.jsonl" for path in run.path.rglob("*"))
+    begun = begun or (run.verb == "compress" and (run.path / "trials").is_dir())
     return getattr(error, "exit_code", 1) in REFUSED and not is_child(run) and not begun
 
 
