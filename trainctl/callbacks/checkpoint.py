@@ -55,13 +55,18 @@ class PlainCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def improves(value: float, best_score: float | None, best_epoch: int | None, mode: str) -> bool:
-    """Whether an epoch's figure beats the best so far; an undefined one (NaN) only when there is no best epoch."""
+def improves(
+    value: float, best_score: float | None, best_epoch: int | None, mode: str, tolerance: float = 0.0
+) -> bool:
+    """Whether an epoch's figure beats the best so far, or is worse by less than `tolerance`.
+
+    An undefined one (NaN) does only when there is no best epoch.
+    """
     if math.isnan(value):
         return best_epoch is None
     if best_score is None:
         return True
-    return value < best_score if mode == "min" else value > best_score
+    return value < best_score + tolerance if mode == "min" else value > best_score - tolerance
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -81,12 +86,16 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 class Checkpoint(LightningCheckpoint):
-    """Writes through a store that makes a file `last` (and `best`) atomically; a failed write is an error."""
+    """Writes through a store that makes a file `last` (and `best`) atomically; a failed write is an error.
+
+    tolerance: differences of the monitor below which the later epoch is the better one.
+    """
 
     def __init__(self, store: Store, monitor: str, mode: Literal["min", "max"]) -> None:
-        self.store, self.monitor, self.mode = store, monitor, mode
+        self.store, self.monitor, self.mode, self.tolerance = store, monitor, mode, 0.0
         self.best_score: float | None = None
         self.best_epoch: int | None = None
+        self._top: float | None = None  # with a tolerance, more than the best epoch's
         self.saved = self.foreign_midway = False
 
     # Writing
@@ -102,9 +111,11 @@ class Checkpoint(LightningCheckpoint):
         value = float(trainer.callback_metrics[self.monitor])
         if "loss" in self.monitor and not math.isfinite(value):
             raise DivergedError(f"{self.monitor} is {value} at epoch {trainer.current_epoch + 1}")
-        better = improves(value, self.best_score, self.best_epoch, self.mode)
+        better = improves(value, self._top, self.best_epoch, self.mode, self.tolerance)
         if better:
             self.best_score, self.best_epoch = (None if math.isnan(value) else value), trainer.current_epoch
+        if improves(value, self._top, self.best_epoch, self.mode):
+            self._top = value
         self.save(trainer, better)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -166,6 +177,7 @@ class Checkpoint(LightningCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+        self._top = self.best_score
 
     # Resuming
 

@@ -78,8 +78,9 @@ def attempt(parent: Parent, settings: Node, trained: bool = True) -> Attempt:
 def fine_tuned(parent: Parent, net: nn.Module, compressor: Compressor, last: bool) -> nn.Module:
     """The net after a share of the run's training; after the last round with the weights of its best epoch.
 
-    The best by the objective, which the budget is about, unless `train.monitor` names another metric. A round before
-    the last goes to its end and keeps its last weights: what it is worth shows after the next one.
+    The best by the objective, which the budget is about, unless `train.monitor` names another metric; the later one of
+    two that differ by less than two rows of val, since it has recovered for longer. A round before the last goes to its
+    end and keeps its last weights: what it is worth shows after the next one.
     """
     run, source, data = parent.job.run, parent.job.source, parent.data
     assert source is not None
@@ -95,6 +96,8 @@ def fine_tuned(parent: Parent, net: nn.Module, compressor: Compressor, last: boo
         memory = _teachers.of(source, Memory, config["trainer"].get("precision")) if task.augment is None else None
         task.distillation = Distillation(copy.deepcopy(parent.net), memory=memory)
     fitting = Fitting.make(job, task, data)
+    if fitting.monitor == f"val/{parent.objective.name}":
+        fitting.checkpoint.tolerance = parent.resolution
     fitting.fit(job, task, data)
     if last:
         restore.load_best(task, run)

@@ -79,7 +79,7 @@ class Parent:
             seed=self.config["seed"],
             steps=steps,
             strict=bool(self.config.get("strict")),
-            resolution=self._resolution(),
+            resolution=self.resolution,
             remember=self._remember,
         )
 
@@ -89,7 +89,8 @@ class Parent:
         of = kept_data.key(self.config), batch, self.config["seed"], self.objective.name
         return _remembered.of(self.job.source, make, *of, name)
 
-    def _resolution(self) -> float:
+    @property
+    def resolution(self) -> float:
         """Two rows of val among all of them, for classes; a number's metrics move with every row a little."""
         if self.task.spec.target != "class" or not isinstance(self.data, Data):
             return 0.0

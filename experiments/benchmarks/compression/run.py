@@ -39,7 +39,7 @@ NETS = {
 }  # fmt: skip
 MACS = ["compressor=channels", "compressor.target=macs", "compressor.global_ranking=true",
         "compressor.importance=taylor", "compressor.round_to=auto", "distill=true"]  # fmt: skip
-TUNED = {"resnet": 8}  # epochs of fine-tuning after pruning; half of the run's for the others
+TUNED = {"resnet": 8, "cnn": 8}  # epochs of fine-tuning after pruning; half of the run's for the others
 # name -> (verb, words, the point it begins from)
 METHODS: dict[str, tuple[str, list[str], str | None]] = {
     "int8_static": ("quantize", ["compressor=int8_static"], None),
