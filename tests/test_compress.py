@@ -166,7 +166,7 @@ def test_time_that_is_left_goes_into_a_longer_fine_tuning_of_the_hardest_within_
     config = {"compress": {"amounts": [0.3, 0.5, 0.9], "epochs": None}, "trainer": {"max_epochs": 6}}
 
     def searched(deadline: float, **given: Any) -> list[tuple[float, int]]:
-        run: Any = SimpleNamespace(config={**config, "compress": {**config["compress"], **given}})
+        run: Any = SimpleNamespace(path=Path("none"), config={**config, "compress": {**config["compress"], **given}})
         search = compress.Search(run, None, [], None, Budget(0.01))  # type: ignore[arg-type]
 
         def pruned(amount: float, epochs: int, *_: Any) -> float:

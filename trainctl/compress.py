@@ -22,10 +22,11 @@ from typing import Any
 from trainctl import launch, pareto
 from trainctl.budgets import Budget
 from trainctl.durations import duration, seconds
-from trainctl.errors import RunError, TrainctlError
+from trainctl.errors import DataError, ResourceError, RunError, TrainctlError, UsageError
 from trainctl.pareto import Point
 from trainctl.reporting import report
 from trainctl.run import directory, failures, files
+from trainctl.run.manifest import Manifest
 from trainctl.run.record import plain_overrides
 from trainctl.run.run import Run
 
@@ -44,6 +45,9 @@ def compress(source: Run, overrides: Sequence[str], options: launch.Options, bud
     if budget.max_drop is None:
         budget = Budget(DEFAULT_DROP, budget.targets, budget.max_latency_ms)
     content = launch.prepared("compress", overrides, options, source)
+    for name in content["compress"]["quantizers"]:
+        if "backend" not in launch.prepared("quantize", [f"compressor={name}"], options, source)["compressor"]:
+            raise UsageError(f"`compress.quantizers`: `{name}` prunes; name methods of `quantize`, such as int8")
     with directory.claimed(Path(options.runs_dir), "compress") as path:
         run = Run.create(path, "compress", content, list(overrides), source.path, budget=budget.to_dict())
         with run.lock(), failures.recorded(run), launch.signals_raise():
@@ -106,6 +110,9 @@ class Search:
         if self.run.config["compress"]["four_bits"]:
             self._four_bits(rows)
         self._prune(started + limit, _kept_whole(rows, self.budget.max_drop or DEFAULT_DROP))
+        if not self.points:
+            why = "; ".join(f"{one['what']}: {one['error']}" for one in self.failed) or "none was asked for"
+            raise UsageError(f"no point could be made of `{files.shown(self.source.path)}`: {why}")
         content = self._compared(rows, value)
         content["took_s"] = round(self._now() - started, 1)
         files.write_json(self.run.path / RECORD, content)
@@ -166,8 +173,11 @@ class Search:
             self._pruned(hardest, every, whole, f", {every} epochs")
 
     def _fits(self, amount: float, epochs: int, deadline: float) -> bool:
-        """Whether there is time for a point, by the one before that is most like it; for the first there is."""
-        if not self.tried:
+        """Whether there is time for a point, by the one before that is most like it.
+
+        For the first there is, and for one that was begun before the search was interrupted.
+        """
+        if not self.tried or self._place().exists():
             return True
         like = min(self.tried, key=lambda one: abs(one.amount - amount))
         fitting = like.fitting * (1 - amount) / (1 - like.amount) * epochs / like.epochs
@@ -201,8 +211,8 @@ class Search:
         """One point; None, with the reason in the record, when it fails."""
         if files.is_gone(self.run.path):
             raise RunError(f"run dir `{files.shown(self.run.path)}` vanished; stopping")
-        number = len(self.points) + len(self.failed)
-        path = self.run.path / "trials" / str(number)
+        path = self._place()
+        number = int(path.name)
         own = ("compress.", "trainer.max_epochs", "measure.")
         passed = [word for word in self.overrides if not word.lstrip("+").startswith(own)]
         measure = self.run.config["measure"]
@@ -216,13 +226,17 @@ class Search:
                 path.mkdir(parents=True)
                 child = launch.begin(path, verb, content, given, self.options, parent)
         except TrainctlError as error:
-            if error.exit_code >= 128:
-                raise
+            if error.exit_code >= 128 or isinstance(error, DataError | ResourceError):
+                raise  # no other point would fare better
             log.warning("point %d (%s) failed: %s", number, what, error)
             self.failed.append({"point": number, "what": what, "error": str(error)})
             return None
         self.points.append((child, what))
         return child
+
+    def _place(self) -> Path:
+        """Where the next point goes."""
+        return self.run.path / "trials" / str(len(self.points) + len(self.failed))
 
     def _made_before(self, path: Path, verb: str, parent: Run, given: list[str]) -> Run | None:
         """The same point, complete, of a search that is resumed; what else is in its place goes."""
@@ -230,6 +244,8 @@ class Search:
             child = Run.open(path)
             same = (child.verb, child.record["overrides"]) == (verb, plain_overrides(given))
             same = same and child.parent is not None and child.parent.resolve() == parent.path.resolve()
+            for relative in Manifest.read(path).files if same else ():
+                child.verify(relative)
             if same and child.status == "completed":
                 log.info("it was made before: %s", files.shown(path))
                 self.spent += _seconds(child, "total_s")
@@ -242,25 +258,9 @@ class Search:
 
     def _compared(self, rows: list[Point], value: float) -> dict[str, Any]:
         """All points measured side by side, the front, the best within the budget, and what the closest one misses."""
-        runs = [self.source, *(run for run, _ in self.points)]
-        module, threads = importlib.import_module("trainctl.verbs.benchmark"), self.source.record.get("threads") or 1
-        options = self.run.config["measure"]
-        batches = tuple(sorted({1, 64, int(options["batch"])}))
-        found = module.benchmark(runs, module.Plan(batches, (threads,), options["calls"], options["seconds"]))["runs"]
-        drops = [0.0, *(pareto.drop_of(run, self.source) for run, _ in self.points)]
-        texts = ["the run itself", *(what for _, what in self.points)]
-        batch = int(options["batch"])
-        by_engine = {f"{i} {engine}": times for i, one in enumerate(found)
-                     for engine, times in one["latency"][str(threads)].items()}  # fmt: skip
-        read = module.latency.reading(by_engine)
-        first = pareto.speeds(found[0], threads, read)
-        points = [
-            pareto.point(number, run, what, drop, one, found[0], pareto.speeds(one, threads, read), first, batch)
-            for number, (run, what, drop, one) in enumerate(zip(runs, texts, drops, found, strict=True))
-        ]
+        points = pareto.compared(self.source, self.points, self.run.config["measure"])
         for point in points:
             point["missed"] = self.budget.misses(point["figures"])
-            point["front"] = not any(pareto.dominates(other, point) for other in points)
         best = pareto.best(points[1:])
         return {
             "schema": 1, "objective": self._objective(value), "budget": self.budget.to_dict(), "sensitivity": rows,

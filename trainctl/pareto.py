@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,29 @@ from trainctl.run.run import Run
 
 NOISE = 0.05  # two points whose merits are closer are alike
 Point = dict[str, Any]
+
+
+def compared(source: Run, children: Sequence[tuple[Run, str]], options: Mapping[str, Any]) -> list[Point]:
+    """The run itself and its points, each with what it is, measured side by side; options: the config's `measure`."""
+    runs = [source, *(run for run, _ in children)]
+    module, threads = importlib.import_module("trainctl.verbs.benchmark"), source.record.get("threads") or 1
+    batch = int(options["batch"])
+    plan = module.Plan(tuple(sorted({1, 64, batch})), (threads,), options["calls"], options["seconds"])
+    found = module.benchmark(runs, plan)["runs"]
+    drops = [0.0, *(drop_of(run, source) for run, _ in children)]
+    texts = ["the run itself", *(what for _, what in children)]
+    by_engine = {
+        f"{i} {engine}": times for i, one in enumerate(found) for engine, times in one["latency"][str(threads)].items()
+    }
+    read = module.latency.reading(by_engine)
+    first = speeds(found[0], threads, read)
+    points = [
+        point(number, run, what, fallen, one, found[0], speeds(one, threads, read), first, batch)
+        for number, (run, what, fallen, one) in enumerate(zip(runs, texts, drops, found, strict=True))
+    ]
+    for one in points:
+        one["front"] = not any(dominates(other, one) for other in points)
+    return points
 
 
 def drop(child: Run) -> float:

@@ -18,7 +18,10 @@ from trainctl.data.spec import DataSpec
 from trainctl.errors import RunError, UsageError
 from trainctl.models.transformer import Transformer
 
-NO_BLOCKS = "the net has no residual or transformer blocks that could be dropped whole; use compressor=channels"
+NO_BLOCKS = (
+    "the net has no residual or transformer blocks in an nn.Sequential or nn.ModuleList that could be dropped whole; "
+    "use compressor=channels"
+)
 
 
 def test_the_block_that_is_missed_least_goes_and_training_brings_the_accuracy_back(bench: Callable[..., Any]) -> None:

@@ -123,6 +123,14 @@ def positive_list(value: Any) -> str | None:
     return f"must be a list of whole numbers ≥ 1 such as [128,128], got {shown(value)}"
 
 
+def share_list(value: Any) -> str | None:
+    """A list of numbers above 0 and below 1, empty for none."""
+    share = number(0, 1, open_low=True, open_high=True)
+    if isinstance(value, list) and all(share(item) is None for item in value):
+        return None
+    return f"must be a list of numbers > 0 and < 1 such as [0.5,0.75], got {shown(value)}"
+
+
 def devices(value: Any) -> str | None:
     """A number of processes, `auto`, or a list of GPU numbers."""
     if isinstance(value, list) and value and all(whole(0)(item) is None for item in value):

@@ -23,6 +23,7 @@ TARGETS = ("channels", "macs")
 IMPORTANCES = ("magnitude", "taylor", "batchnorm")
 AMOUNTS = (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 WIDE = 16  # channels that the kernels of ONNX Runtime take at once
+CHECKED = 64  # rows at a time that the smaller net is run on
 LEAST = 0.1  # of a layer's channels that a ranking across layers leaves: a layer of one channel cannot be trained again
 Chosen = list[list[int]]  # for each group, the units that go
 
@@ -107,9 +108,29 @@ class Channels(Compressor):
             removal = _removal(groups, self._choose(groups, scores, 1 - (1 - self.amount) ** passed))
         if not scratch.holds(removal):
             raise UsageError("the net does not run without the channels that were chosen; use compressor=magnitude")
+        before = sum(parameter.numel() for parameter in net.parameters())
         remove(net, removal)
+        if before == sum(parameter.numel() for parameter in net.parameters()):
+            context.note(f"no channel goes: compressor.amount={self.amount:g} and round_to leave each layer its width")
+        self._check_runs(net, context)
         self.plan = record(net, removal, self.plan)
         return net
+
+    def _check_runs(self, net: nn.Module, context: Context) -> None:
+        """UsageError when the net computes otherwise for other rows than those it was looked at with, and fails."""
+        training = net.training
+        try:
+            with torch.inference_mode():
+                for rows in torch.split(context.calibration, CHECKED):
+                    net.eval()(rows.to(next(net.parameters()).device))
+        except RuntimeError as error:
+            first = str(error).splitlines()[0]
+            raise UsageError(
+                f"the net does not run without the channels that were chosen ({first}): what it computes depends on "
+                "its rows; use compressor.exclude=[LAYER] for the layers on such a way, or compressor=magnitude"
+            ) from error
+        finally:
+            net.train(training)
 
     def restore(self, net: nn.Module) -> nn.Module:
         """The net with the shapes of the plan, its weights zero until they are loaded."""

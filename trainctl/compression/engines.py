@@ -21,7 +21,8 @@ from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError
 
 ENGINES = ("onnxruntime", "torch")
-SLOW = "fewer bits save bytes, not time, in torch on a CPU; backend=onnxruntime has the kernels"
+SLOW = "fewer bits save bytes, not time, in torch on a CPU"
+FASTER = "; backend=onnxruntime has the kernels"
 
 
 class Quantizer(Compressor):
@@ -65,7 +66,7 @@ class Quantizer(Compressor):
         if self.engine == "torch":
             self.plan["layers"] = self.layers(net, context)
             if not torch.cuda.is_available():
-                context.note(SLOW)
+                context.note(SLOW + ("" if self.refused_by_onnxruntime(net) else FASTER))
             return self.changed(net.eval())
         from trainctl.compression import onnx_bits
 

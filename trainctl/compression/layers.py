@@ -125,7 +125,10 @@ def _composed(net: nn.Module) -> list[str]:
 
 
 def _no_blocks() -> str:
-    return "the net has no residual or transformer blocks that could be dropped whole; use compressor=channels"
+    return (
+        "the net has no residual or transformer blocks in an nn.Sequential or nn.ModuleList that could be dropped "
+        "whole; use compressor=channels"
+    )
 
 
 def _run(net: nn.Module, x: Tensor) -> torch.Size:

@@ -69,11 +69,15 @@ def static(net: nn.Module, example: Tensor, files: Sequence[Path], float_net: nn
 
     example: x [1 or more, ...] as the net takes it. Multiply-adds are those of `float_net` where it is given: what a
     quantized kernel does cannot be seen, and an ONNX net without one has None. Zeros of an integer weight are its zero
-    points; scales and zero points are no parameters. A tree's are thresholds and the values of leaves; it multiplies
-    nothing.
+    points; scales and zero points are no parameters, and neither are constants that an export adds: a quantized net has
+    as many parameters as `float_net`, and the zeros of its file. A tree's are thresholds and the values of leaves; it
+    multiplies nothing.
     """
     counted = float_net if float_net is not None else net
     parameters, non_zeros = parameters_of(net)
+    if float_net is not None and isinstance(net, Artifact):
+        zeros, parameters = parameters - non_zeros, parameters_of(float_net)[0]
+        non_zeros = parameters - zeros
     return {
         "parameters": parameters,
         "non_zeros": non_zeros,

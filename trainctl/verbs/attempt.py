@@ -54,6 +54,8 @@ def made(parent: Parent, settings: Node) -> Compressor:
             f"`compressor={_name(node)}` is for nets, and the run's {kind} is an estimator without weights to "
             f"{compressor.verb}; prune it with `trainctl prune RUN compressor=trees`"
         )
+    if job.run.config.get("distill") and not compressor.trains:
+        raise UsageError(f"`distill=true` is for fine-tuning, and `compressor={_name(node)}` makes none; leave it out")
     refusal = compressor.refusal(parent.net, parent.task.spec)
     if refusal is not None:
         raise UsageError(refusal)
@@ -66,6 +68,8 @@ def attempt(parent: Parent, settings: Node, trained: bool = True) -> Attempt:
     compressor = made(parent, settings)
     trains = trained and compressor.trains and bool(parent.config.get("finetune", True))
     context = parent.context(_steps(parent, compressor) if trains else 0)
+    if trains and not compressor.masks and parent.masked:
+        context.note("the zeros of the run that is compressed are not held: its weights are trained on")
     net = copy.deepcopy(parent.net)
     for turn in range(compressor.rounds):
         net = compressor.compress(net, context, turn)

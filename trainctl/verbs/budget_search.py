@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
@@ -18,8 +18,8 @@ from trainctl.budgets import Budget
 from trainctl.compression import latency, measure
 from trainctl.compression.base import Artifact, Compressor
 from trainctl.compression.cost import macs
-from trainctl.compression.tensors import flatten
-from trainctl.verbs import exported
+from trainctl.errors import UsageError
+from trainctl.verbs import exported, restore
 from trainctl.verbs.attempt import Attempt, Node, attempt
 from trainctl.verbs.entrants import repeated
 from trainctl.verbs.parent import Parent
@@ -56,10 +56,28 @@ class Judge:
     parent: Parent
     budget: Budget
     tried: list[Node] = field(default_factory=list)
+    _refusal: UsageError | None = None
 
     def found(self, made: Attempt) -> Found:
         """The attempt with all that it misses."""
         return Found(made, self.misses(made, with_drop=True), self.tried)
+
+    def attempt(self, settings: Node, trained: bool = True) -> Attempt | None:
+        """As `attempt`; None for a setting that is harder than the net can bear."""
+        try:
+            return attempt(self.parent, settings, trained)
+        except UsageError as error:
+            self._refusal = error
+            log.info("tried %s: %s", self._changed(settings), error)
+            return None
+
+    def give_up(self) -> NoReturn:
+        """Raise why the last setting could not be had, when none could."""
+        assert self._refusal is not None
+        raise self._refusal
+
+    def _changed(self, settings: Node) -> str:
+        return _text({k: v for k, v in settings.items() if self.parent.config["compressor"].get(k) != v})
 
     def misses(self, made: Attempt, with_drop: bool) -> list[str]:
         """What the attempt fails; `with_drop` False leaves out the objective, for a net that was not fine-tuned."""
@@ -71,15 +89,17 @@ class Judge:
         self.tried.append({"settings": made.settings, **figures, "missed": missed, "took_s": round(made.took_s, 2)})
         if self.budget:
             told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            changed = {k: v for k, v in made.settings.items() if self.parent.config["compressor"].get(k) != v}
-            log.info("tried %s: %s%s", _text(changed), told, "" if missed else "; within the budget")
+            log.info("tried %s: %s%s", self._changed(made.settings), told, "" if missed else "; within the budget")
         return missed
 
     def figures(self, net: nn.Module) -> dict[str, float]:
         """Times smaller and faster than the parent's net; `latency_ms` of a call where the budget asks for it."""
         parent, example = self.parent, self.parent.context(0).example
-        found = {"bytes": weight_bytes(parent.net) / max(1, weight_bytes(net))}
-        if not isinstance(net, Artifact):
+        packed = bool(parent.config.get("sparse"))
+        found = {"bytes": parent.file.stat().st_size / file_bytes(net, packed)}
+        if isinstance(net, Artifact):
+            found |= {"parameters": 1.0, "macs": 1.0}  # quantizing changes neither
+        else:
             found["parameters"] = _parameters(parent.net) / max(1, _parameters(net))
             found["macs"] = macs(parent.net, example) / max(1, macs(net, example))
         if self.budget.needs_speed:
@@ -104,38 +124,44 @@ class Judge:
 
 
 def gentlest_small_enough(judge: Judge, settings: list[Node]) -> Node:
-    """The first setting that meets the targets, without training; the last one when none does."""
+    """The first setting that meets the targets, without training; the hardest that can be had when none does.
+
+    UsageError when none can be had.
+    """
     low, high = 0, len(settings) - 1
-    while low < high:
+    enough: Node | None = None
+    most: Node | None = None
+    while low <= high:
         middle = (low + high) // 2
-        if judge.misses(attempt(judge.parent, settings[middle], trained=False), with_drop=False):
-            low = middle + 1
+        made = judge.attempt(settings[middle], trained=False)
+        if made is None:
+            high = middle - 1
+        elif judge.misses(made, with_drop=False):
+            low, most = middle + 1, settings[middle]
         else:
-            high = middle
-    return settings[low]
+            high, enough = middle - 1, settings[middle]
+    return enough or most or judge.give_up()
 
 
 def hardest_good_enough(judge: Judge, settings: list[Node]) -> Found:
     """The last setting whose drop is within the budget; the first one, with what it misses, when none is."""
     best: Found | None = None
+    gentlest: Found | None = None
     low, high = 0, len(settings) - 1
     while low <= high:
         middle = (low + high) // 2
-        found = judge.found(attempt(judge.parent, settings[middle]))
-        if found.missed:
-            high = middle - 1
+        made = judge.attempt(settings[middle])
+        found = None if made is None else judge.found(made)
+        if found is None or found.missed:
+            high, gentlest = middle - 1, found or gentlest
         else:
             best, low = found, middle + 1
-    if best is not None:
-        return best
-    return found if middle == 0 else judge.found(attempt(judge.parent, settings[0]))
+    return best or gentlest or judge.give_up()
 
 
-def weight_bytes(net: nn.Module) -> int:
-    """Bytes of what would be written: the tensors of the state, or an artifact's file."""
-    if isinstance(net, Artifact):
-        return len(net.content)
-    return sum(tensor.nbytes for tensor in flatten(net.state_dict()).values())
+def file_bytes(net: nn.Module, packed: bool) -> int:
+    """Bytes of the file that would be written; `packed`: with zeros that take none."""
+    return len(net.content if isinstance(net, Artifact) else restore.as_file(net.state_dict(), packed))
 
 
 def _parameters(net: nn.Module) -> int:

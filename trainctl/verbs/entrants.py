@@ -103,12 +103,13 @@ def of_export(run: Run, rows: int) -> Entrant:
 
     if run.parent is None:
         raise RunError(f"`{files.shown(run.path)}` does not say which run it was exported from; export it again")
-    parent, config, form = Run.open(run.parent), run.config, str(run.record.get("format"))
+    about = run.record.get("export") or {}
+    parent, config, form = Run.open(run.parent), run.config, str(about.get("format"))
     data, task = restore.restore(parent, config)
     if not isinstance(task, Task):
         raise RunError(f"`{files.shown(run.path)}` was exported from a task that is not of trainctl; name its parent")
     shipped, spec = exported_file(run), task.spec
-    sample = subject(task, data, rows, bool(run.record.get("preprocessing")), texts=form == "onnx").sample
+    sample = subject(task, data, rows, bool(about.get("preprocessing")), texts=form == "onnx").sample
     feed = {name: enough(values, rows) for name, values in sample.feed.items()}
     loaders: dict[str, Callable[[], Any]] = {
         "onnx": partial(onnx_file.load, shipped),

@@ -6,14 +6,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainctl.compression.base import Context
+from trainctl.compression.base import Artifact, Context
 from trainctl.data.base import Data
 from trainctl.errors import DataError, UsageError
+from trainctl.run import files
 from trainctl.tasks.base import Task
 from trainctl.verbs import kept_data, restore, source_data
 from trainctl.verbs.evaluate import num_threads
@@ -54,6 +56,7 @@ class Parent:
             description = data.describe()
             job.run.update(data=description, warnings=list(description.get("warnings", [])))
             source_data.show(description)
+            source_data.warn_of_change(job, description)
         job.run.update(threads=threads)
         return cls(job, config, task, data, Objective.of(str(config.get("objective", "auto")), task.spec))
 
@@ -66,6 +69,19 @@ class Parent:
     def net(self) -> nn.Module:
         """The net as the parent run has it; not to be changed."""
         return self.task.net
+
+    @property
+    def masked(self) -> bool:
+        """Whether zeros were put into the parent's weights."""
+        source = self.job.source
+        path = None if source is None else source.path / "compression.json"
+        return path is not None and path.exists() and bool(files.read_json(path).get("masked"))
+
+    @property
+    def file(self) -> Path:
+        """What ships of the parent."""
+        assert self.job.source is not None
+        return self.job.source.path / (self.net.file if isinstance(self.net, Artifact) else restore.WEIGHTS)
 
     def context(self, steps: int) -> Context:
         """What a compressor is given; `steps` of fine-tuning follow."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def read_weights(run: Run) -> dict[str, Tensor]:
 def _require(run: Run, file: str) -> None:
     """RunError when a run that did not end well lacks its weights; a completed one is told by its manifest."""
     if run.status != "completed" and not (run.path / file).exists():
-        raise RunError(f"`{run.name}` has no {file} (status {run.status}); finish it with `trainctl train --resume`")
+        way = "finish it with `trainctl train --resume`" if run.verb == "train" else f"`{run.verb}` its parent again"
+        raise RunError(f"`{run.name}` has no {file} (status {run.status}); {way}")
 
 
 def weights_of(task: nn.Module) -> nn.Module:
@@ -117,9 +119,14 @@ def save_weights(task: nn.Module, path: Path, run: Run | None = None, packed: bo
     else:
         saved = read_checkpoint(checkpoints.find(run.path, best_of(run)).path)["state_dict"]
         whole = {k.removeprefix("net."): v for k, v in saved.items() if k.startswith("net.")}
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.flatten(whole).items()}
-    files.write_atomic(path, save(sparse.pack(state) if packed else state))
+    files.write_atomic(path, as_file(whole, packed))
     return path.name
+
+
+def as_file(state: Mapping[str, Tensor], packed: bool = False) -> bytes:
+    """The content of model.safetensors for a state; `packed`: zeros take no bytes."""
+    flat = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.flatten(state).items()}
+    return save(sparse.pack(flat) if packed else flat)
 
 
 def load_best(task: nn.Module, run: Run, average: Any = None) -> str:

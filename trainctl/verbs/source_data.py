@@ -72,6 +72,21 @@ def lines_of(description: dict[str, Any]) -> list[str]:
     return [f"data: {sizes} rows", *(f"data: {line}" for line in description.get("lines", []))]
 
 
+def warn_of_change(job: Job, description: dict[str, Any]) -> None:
+    """Say which splits hold other rows than those the source run was trained on: its test rows may be among train."""
+    before = ((job.source.record if job.source is not None else {}).get("data") or {}).get("splits") or {}
+    other = [
+        name
+        for name, part in description["splits"].items()
+        if name in before and before[name].get("sha256") != part["sha256"]
+    ]
+    if other:
+        log.warning(
+            "the data has changed since `%s` was made (%s), so rows of its test split may be used; figures before and "
+            "after are both of the data as it is now", job.source.name if job.source else "", ", ".join(other),
+        )  # fmt: skip
+
+
 def check_unchanged(job: Job, data: Any) -> None:
     """DataError when a resumed run would go on with other rows than it began with."""
     if not job.resume or not isinstance(data, Data) or job.allow_data_change:
