@@ -123,7 +123,11 @@ def test_a_search_that_cannot_go_on_keeps_its_points(lab: Any) -> None:
     assert lab("compress", "--resume", "latest").code == 3
     assert json.loads((path / "run.json").read_text()) == record and (path / "trials" / "0" / "run.json").exists()
     (lab.folder / "moved.csv").rename(table)
-    assert lab("compress", "--resume", "latest").code == 0
+    damaged = path / "trials" / "0" / "compression.json"
+    damaged.write_text(damaged.read_text()[:100])
+    resumed = lab("compress", "--resume", "latest", "--json")
+    assert resumed.code == 0 and "it was made before" not in resumed.err, resumed.err
+    assert len(resumed.json["compress"]["points"]) == 2
 
 
 def test_what_a_resumed_search_cannot_be_given(lab: Any) -> None:
@@ -162,11 +166,11 @@ def test_layers_that_4_bits_spoil_get_8() -> None:
     assert len(given) == 1
 
 
-def test_time_that_is_left_goes_into_a_longer_fine_tuning_of_the_hardest_within_the_budget() -> None:
+def test_time_that_is_left_goes_into_a_longer_fine_tuning_of_the_hardest(tmp_path: Path) -> None:
     config = {"compress": {"amounts": [0.3, 0.5, 0.9], "epochs": None}, "trainer": {"max_epochs": 6}}
 
     def searched(deadline: float, **given: Any) -> list[tuple[float, int]]:
-        run: Any = SimpleNamespace(path=Path("none"), config={**config, "compress": {**config["compress"], **given}})
+        run: Any = SimpleNamespace(path=tmp_path, config={**config, "compress": {**config["compress"], **given}})
         search = compress.Search(run, None, [], None, Budget(0.01))  # type: ignore[arg-type]
 
         def pruned(amount: float, epochs: int, *_: Any) -> float:
@@ -184,6 +188,8 @@ def test_time_that_is_left_goes_into_a_longer_fine_tuning_of_the_hardest_within_
     assert searched(1000.0, epochs=2) == [(0.5, 2), (0.9, 2)], "what was asked for"
     assert searched(1000.0, amounts=[0.9]) == [(0.9, 3), (0.9, 6)], "none is within, with more it may be"
     assert searched(1000.0, amounts=[]) == []
+    (tmp_path / "trials" / "0").mkdir(parents=True)
+    assert searched(30.0) == [(0.5, 3), (0.9, 3), (0.5, 6)], "begun before an interruption"
 
 
 @pytest.mark.slow
@@ -244,3 +250,25 @@ def test_what_cannot_be_done_leaves_nothing(lab: Any, words: tuple[str, ...], se
     trained = lab.train("trainer.max_epochs=1")
     assert lab.sentence(2, "prune", str(trained.path), *words).startswith(sentence)
     assert not list((lab.folder / "runs").glob("prune/*"))
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (("compress.amounts=abc",), "`compress.amounts` must be a list of numbers > 0 and < 1 such as [0.5,0.75], got the "
+                                "text 'abc'"),
+    (("compress.amounts=[2]",), "`compress.amounts` must be a list of numbers > 0 and < 1 such as [0.5,0.75], got [2]"),
+    (("compress.quantizers=[int9]",), "no `compressor` option `int9`; have: "),
+    (("compress.quantizers=[nm]",), "`compress.quantizers`: `nm` prunes; name methods of `quantize`, such as int8"),
+])  # fmt: skip
+def test_what_a_search_cannot_try_is_said_before_it(lab: Any, words: tuple[str, ...], sentence: str) -> None:
+    trained = lab.train("trainer.max_epochs=1")
+    assert lab.sentence(2, "compress", str(trained.path), *words).startswith(sentence)
+    assert not list((lab.folder / "runs").glob("compress/*"))
+
+
+def test_a_search_over_an_estimator_is_refused(lab: Any) -> None:
+    grown = lab.run("train", "data=synthetic", "data.rows=300", "model=tree", "trainer.threads=1")
+    assert lab.sentence(2, "compress", str(grown.path)) == (
+        "`compress` is for nets, and the run's Tree is an estimator without weights; prune it with `trainctl prune RUN "
+        "compressor=trees`"
+    )
+    assert not list((lab.folder / "runs").glob("compress/*"))

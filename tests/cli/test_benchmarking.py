@@ -46,6 +46,18 @@ def test_runs_are_measured_side_by_side_and_nothing_is_made(lab: Lab) -> None:
     assert "timing 4 nets on 1 thread" in done.err.splitlines()
 
 
+def test_an_export_is_measured_beside_its_run(lab: Lab) -> None:
+    made = lab.train("model.hidden_dims=[16]", "trainer.max_epochs=1")
+    forms = (("format=onnx",), ("format=torch_export",), ("format=safetensors",))
+    exports = [lab.run("export", str(made.path), *words) for words in forms]
+    names = [str(run.path.relative_to(lab.folder)) for run in (made, *exports)]
+    done = lab("benchmark", *names, "-n", "3", "--batch", "1,4", "--threads", "1", "--json")
+    assert done.code == 0, done.err
+    engines = [list(one["latency"]["1"]) for one in done.json["runs"]]
+    assert engines == [["torch", "onnxruntime"], ["onnxruntime"], ["torch"], ["torch"]]
+    assert all(one["bytes"] > 0 and one["macs"] == done.json["runs"][0]["macs"] for one in done.json["runs"])
+
+
 def test_what_cannot_be_measured_is_a_sentence(lab: Lab) -> None:
     made = lab.train("trainer.max_epochs=1")
     name = str(made.path.relative_to(lab.folder))

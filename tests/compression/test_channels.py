@@ -260,3 +260,30 @@ def test_widths_suit_the_kernels(width: int, left: int) -> None:
     net = built(lambda: MLP(TABLE, [width]))
     pruned = Channels(amount=0.3, round_to="auto").compress(net, context(TABLE))
     assert [m.out_features for m in pruned.modules() if isinstance(m, nn.Linear)][0] == left
+
+
+class Branching(nn.Module):
+    """Takes another way for rows that are large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.more, self.last = nn.Linear(8, 24), nn.Linear(24, 24), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x).relu()
+        return self.last(self.more(h).relu() if float(x.abs().max()) > 4 else h)  # type: ignore[no-any-return]
+
+
+def test_a_net_that_computes_otherwise_for_other_rows_is_refused() -> None:
+    given = context(TABLE)
+    x = given.calibration.clamp(-1, 1)
+    x[20] = 9.0
+    given.example, given.calibration = x[:2], x
+    with pytest.raises(UsageError, match=r"^the net does not run without the channels that were chosen \(mat1"):
+        Channels(0.5).compress(Branching().train(), given)
+
+
+def test_that_nothing_goes_is_said() -> None:
+    given = context(TABLE)
+    Channels(0.1, round_to=1000).compress(MLP(TABLE, [32, 32]), given)
+    assert given.notes == ["no channel goes: compressor.amount=0.1 and round_to leave each layer its width"]

@@ -157,3 +157,24 @@ def test_a_damaged_artifact_is_refused(lab: Any, made: Any) -> None:
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     assert lab.sentence(4, "evaluate", str(run.path)) == "`model.onnx` fails its checksum"
+
+
+def test_zeros_that_are_not_held_and_data_that_has_changed_are_said(lab: Any) -> None:
+    table = lab.folder / "table.csv"
+    rows = [f"{i % 7},{i % 5},{'xy'[i % 2]}" for i in range(300)]
+    table.write_text("\n".join(["a,b,y", *rows]))
+    words = ("data=tabular", f"data.path={table}", "data.target=y", "trainer.threads=1", "trainer.max_epochs=1")
+    trained = lab.run("train", *words)
+    masked = lab.run("prune", str(trained.path), *QUICK, "compressor=magnitude")
+    table.write_text("\n".join(["a,b,y", *rows[::-1]]))
+    done = lab("prune", str(masked.path), *QUICK, "compressor=channels", "compressor.amount=0.2", "--json")
+    assert done.code == 0, done.err
+    note = "the zeros of the run that is compressed are not held: its weights are trained on"
+    assert note in done.json["compression"]["notes"] and note in done.err
+    assert f"warning: the data has changed since `{masked.name}` was made (train, val, test), so rows" in done.err
+
+
+def test_distilling_without_fine_tuning_is_refused(lab: Any, trained: Path) -> None:
+    assert lab.sentence(2, "quantize", str(trained), "compressor=int8_static", "distill=true") == (
+        "`distill=true` is for fine-tuning, and `compressor=int8_static` makes none; leave it out"
+    )

@@ -45,6 +45,37 @@ def test_the_hardest_setting_within_the_drop_is_taken(lab: Any, trained: Path) -
     assert all(one["drop"] > 0.05 for one in worse)
 
 
+def test_bytes_are_those_of_the_file(lab: Any) -> None:
+    trained = lab.train("model.hidden_dims=[8]", "trainer.max_epochs=1")  # so small that names and shapes weigh
+    words = (*QUICK, "finetune=false", "compressor=magnitude", "sparse=true")
+    done = lab("prune", str(trained.path), *words, "--target", "bytes=1.05x")
+    assert done.code == 0, done.err
+    run, content = content_of(lab, "prune")
+    sizes = [(path / "model.safetensors").stat().st_size for path in (trained.path, run.path)]
+    chosen = content["tried"][-1]
+    assert chosen["bytes"] == content["ratio"]["bytes"] == sizes[0] / sizes[1] >= 1.05
+
+
+def test_a_setting_that_is_too_hard_for_the_net_does_not_end_the_search(lab: Any) -> None:
+    trained = lab.train("model.hidden_dims=[4,4]", "trainer.max_epochs=1")
+    words = (*QUICK, "finetune=false")
+    done = lab("prune", str(trained.path), *words, "--max-drop", "0.99")
+    assert done.code == 0, done.err
+    _, content = content_of(lab, "prune")
+    assert content["settings"]["amount"] == 0.85
+    assert "tried amount=0.9" in done.err and ": compressor.amount=0.9 would take all 4 channels of" in done.err
+    done = lab("prune", str(trained.path), *words, "--target", "parameters=100x")
+    assert done.code == 8, done.err
+
+
+def test_quantizing_changes_no_counts(lab: Any) -> None:
+    trained = lab.train("model.hidden_dims=[16]", "trainer.max_epochs=1")
+    done = lab("quantize", str(trained.path), *QUICK[:3], "compressor=int8_dynamic", "--target", "macs=2x")
+    assert done.code == 8 and "macs fell 1 times, `--target` is macs=2x" in done.err.splitlines()[-1]
+    _, content = content_of(lab, "quantize")
+    assert content["before"]["parameters"] == content["after"]["parameters"] >= content["after"]["non_zeros"]
+
+
 @pytest.mark.slow
 def test_a_budget_that_cannot_be_met_keeps_the_closest_point_and_names_it(lab: Any, trained: Path) -> None:
     done = lab("prune", str(trained), *QUICK, "--target", "bytes=1000x", "--json")
