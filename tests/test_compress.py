@@ -238,31 +238,25 @@ def test_the_best_is_the_smallest_and_fastest_and_of_those_alike_the_one_that_dr
     assert pareto.best([point(0.1, 10, 1.0, "the drop"), missing]) is missing and pareto.best([]) is None
 
 
-@pytest.mark.parametrize("words, sentence", [
-    (("compressor=int8_static",), "`int8_static` is a compressor of `trainctl quantize`; use that verb"),
-    (("compressor.amount=1",), "`compressor.amount` must be > 0 and < 1, got 1"),
-    (("compressor=chanels",), "no `compressor` option `chanels`; have: "),
-    (("calibration.split=test",), "`calibration.split` must be train, since the test split would no longer be unseen, "
-                                  "got the text 'test'"),
-    (("objective=val/acc",), "`objective=val/acc` is not produced on val; have: val/loss, val/accuracy, "),
+@pytest.mark.parametrize("verb, word, sentence", [
+    ("prune", "compressor=int8_static", "`int8_static` is a compressor of `trainctl quantize`; use that verb"),
+    ("prune", "compressor.amount=1", "`compressor.amount` must be > 0 and < 1, got 1"),
+    ("prune", "compressor=chanels", "no `compressor` option `chanels`; have: "),
+    ("prune", "calibration.split=test", "`calibration.split` must be train, since the test split would no longer be "
+                                        "unseen, got the text 'test'"),
+    ("prune", "objective=val/acc", "`objective=val/acc` is not produced on val; have: val/loss, val/accuracy, "),
+    ("compress", "compress.amounts=abc", "`compress.amounts` must be a list of numbers > 0 and < 1 such as [0.5,0.75], "
+                                         "got the text 'abc'"),
+    ("compress", "compress.amounts=[2]", "`compress.amounts` must be a list of numbers > 0 and < 1 such as [0.5,0.75], "
+                                         "got [2]"),
+    ("compress", "compress.quantizers=[int9]", "no `compressor` option `int9`; have: "),
+    ("compress", "compress.quantizers=[nm]", "`compress.quantizers`: `nm` prunes; name methods of `quantize`, such as "
+                                             "int8"),
 ])  # fmt: skip
-def test_what_cannot_be_done_leaves_nothing(lab: Any, words: tuple[str, ...], sentence: str) -> None:
+def test_what_cannot_be_done_leaves_nothing(lab: Any, verb: str, word: str, sentence: str) -> None:
     trained = lab.train("trainer.max_epochs=1")
-    assert lab.sentence(2, "prune", str(trained.path), *words).startswith(sentence)
-    assert not list((lab.folder / "runs").glob("prune/*"))
-
-
-@pytest.mark.parametrize("words, sentence", [
-    (("compress.amounts=abc",), "`compress.amounts` must be a list of numbers > 0 and < 1 such as [0.5,0.75], got the "
-                                "text 'abc'"),
-    (("compress.amounts=[2]",), "`compress.amounts` must be a list of numbers > 0 and < 1 such as [0.5,0.75], got [2]"),
-    (("compress.quantizers=[int9]",), "no `compressor` option `int9`; have: "),
-    (("compress.quantizers=[nm]",), "`compress.quantizers`: `nm` prunes; name methods of `quantize`, such as int8"),
-])  # fmt: skip
-def test_what_a_search_cannot_try_is_said_before_it(lab: Any, words: tuple[str, ...], sentence: str) -> None:
-    trained = lab.train("trainer.max_epochs=1")
-    assert lab.sentence(2, "compress", str(trained.path), *words).startswith(sentence)
-    assert not list((lab.folder / "runs").glob("compress/*"))
+    assert lab.sentence(2, verb, str(trained.path), word).startswith(sentence)
+    assert not list((lab.folder / "runs").glob(f"{verb}/*"))
 
 
 def test_a_search_over_an_estimator_is_refused(lab: Any) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from trainctl import launch, pareto
 from trainctl.budgets import Budget
+from trainctl.config import listing
 from trainctl.durations import duration, seconds
 from trainctl.errors import DataError, ResourceError, RunError, TrainctlError, UsageError
 from trainctl.pareto import Point
@@ -45,9 +46,7 @@ def compress(source: Run, overrides: Sequence[str], options: launch.Options, bud
     if budget.max_drop is None:
         budget = Budget(DEFAULT_DROP, budget.targets, budget.max_latency_ms)
     content = launch.prepared("compress", overrides, options, source)
-    for name in content["compress"]["quantizers"]:
-        if "backend" not in launch.prepared("quantize", [f"compressor={name}"], options, source)["compressor"]:
-            raise UsageError(f"`compress.quantizers`: `{name}` prunes; name methods of `quantize`, such as int8")
+    _check_quantizers(content["compress"]["quantizers"], options, source)
     with directory.claimed(Path(options.runs_dir), "compress") as path:
         run = Run.create(path, "compress", content, list(overrides), source.path, budget=budget.to_dict())
         with run.lock(), failures.recorded(run), launch.signals_raise():
@@ -128,8 +127,7 @@ class Search:
 
     def _time_limit(self) -> float:
         asked = seconds(self.run.config["compress"].get("max_time"))
-        fitted = (self.source.record.get("timing") or {}).get("fit_s") or 0.0
-        return asked or max(LEAST_TIME_S, float(fitted))
+        return asked or max(LEAST_TIME_S, pareto.took(self.source, "fit_s"))
 
     def _quantize(self, parent: Run, made: str) -> Run | None:
         """Quantize by each quantizer; returns the one that dropped least, for the search to go by."""
@@ -168,8 +166,8 @@ class Search:
             worst = self._pruned(amounts[middle], epochs, whole)
             low, high = (middle + 1, high) if worst <= (self.budget.max_drop or 0.0) else (low, middle - 1)
         hardest = amounts[max(0, low - 1)] if amounts else math.nan
-        tried = [one for one in self.tried if one.amount == hardest]
-        if tried and not given and every > epochs and self._fits(hardest, every, deadline):
+        made = any(one.amount == hardest for one in self.tried)
+        if made and not given and every > epochs and self._fits(hardest, every, deadline):
             self._pruned(hardest, every, whole, f", {every} epochs")
 
     def _fits(self, amount: float, epochs: int, deadline: float) -> bool:
@@ -189,7 +187,7 @@ class Search:
         pruned = self._child("prune", self.source, words, f"channels {amount:g} of the multiply-adds{told}")
         child = pruned and self._quantize(pruned, f"channels {amount:g}{told}")
         if pruned is not None:
-            self.tried.append(Tried(amount, epochs, self._now() - started, _seconds(pruned, "fit_s")))
+            self.tried.append(Tried(amount, epochs, self._now() - started, pareto.took(pruned, "fit_s")))
         drops = [pareto.drop_of(one, self.source) for one in (pruned, child) if one is not None]
         return max(drops, default=math.inf)
 
@@ -198,7 +196,7 @@ class Search:
 
         The first point also measured the run itself, and in another way than the comparison does.
         """
-        return sum(_seconds(child, "measure_s") for child, _ in self.points[1:])
+        return sum(pareto.took(child, "measure_s") for child, _ in self.points[1:])
 
     def _pruning(self, amount: float, epochs: int, whole: list[str]) -> list[str]:
         ways = ["compressor=channels", "compressor.target=macs", "compressor.importance=taylor"]
@@ -210,7 +208,7 @@ class Search:
     def _child(self, verb: str, parent: Run, words: list[str], what: str) -> Run | None:
         """One point; None, with the reason in the record, when it fails."""
         if files.is_gone(self.run.path):
-            raise RunError(f"run dir `{files.shown(self.run.path)}` vanished; stopping")
+            raise files.vanished(self.run.path)
         path = self._place()
         number = int(path.name)
         own = ("compress.", "trainer.max_epochs", "measure.")
@@ -244,11 +242,12 @@ class Search:
             child = Run.open(path)
             same = (child.verb, child.record["overrides"]) == (verb, plain_overrides(given))
             same = same and child.parent is not None and child.parent.resolve() == parent.path.resolve()
-            for relative in Manifest.read(path).files if same else ():
-                child.verify(relative)
+            manifest = Manifest.read(path)
+            for relative in manifest.files if same else ():
+                manifest.verify(path / relative, relative)
             if same and child.status == "completed":
                 log.info("it was made before: %s", files.shown(path))
-                self.spent += _seconds(child, "total_s")
+                self.spent += pareto.took(child, "total_s")
                 return child
         shutil.rmtree(path, ignore_errors=True)
         return None
@@ -262,29 +261,31 @@ class Search:
         for point in points:
             point["missed"] = self.budget.misses(point["figures"])
         best = pareto.best(points[1:])
+        assert best is not None
+        objective, budget = {"name": self.points[0][0].record.get("monitor"), "value": value}, self.budget.to_dict()
         return {
-            "schema": 1, "objective": self._objective(value), "budget": self.budget.to_dict(), "sensitivity": rows,
-            "points": points, "failed": self.failed, "best": best and best["number"],
-            "gate": {"budget": self.budget.to_dict(), "missed": best["missed"] if best else ["no point was made"]},
+            "schema": 1, "objective": objective, "budget": budget, "sensitivity": rows, "points": points,
+            "failed": self.failed, "best": best["number"], "gate": {"budget": budget, "missed": best["missed"]},
         }  # fmt: skip
 
-    def _objective(self, value: float) -> dict[str, Any]:
-        name = next((run.record.get("monitor") for run, _ in self.points), None)
-        return {"name": name, "value": value}
-
     def _finish(self, content: dict[str, Any]) -> None:
-        best = next((p for p in content["points"] if p["number"] == content["best"]), None)
-        metrics = dict(self.points[best["number"] - 1][0].metrics) if best else {}
-        child = self.points[best["number"] - 1][0].path.relative_to(self.run.path).as_posix() if best else None
+        best, _ = self.points[content["best"] - 1]
+        metrics = dict(best.metrics)
+        child = best.path.relative_to(self.run.path).as_posix()
         fields = {"points": len(self.points), "best": child, "gate": content["gate"]}
         report.write(self.run, metrics, {}, status="completed")
         artifacts = {"compress": RECORD, "report": "report.html"}
         self.run.finish(metrics, {}, {"total_s": content["took_s"]}, artifacts, **fields)
 
 
-def _seconds(run: Run, part: str) -> float:
-    """What a part of a run took."""
-    return float((run.record.get("timing") or {}).get(part) or 0.0)
+def _check_quantizers(names: Sequence[str], options: launch.Options, source: Run) -> None:
+    """UsageError for a name that is no option, or that prunes."""
+    known = {file.stem: file for file in listing.files("compressor", listing.folders(options.config_path))}
+    for name in names:
+        if name not in known:
+            launch.prepared("quantize", [f"compressor={name}"], options, source)  # says what there is
+        elif not listing.quantizes(known[name]):
+            raise UsageError(f"`compress.quantizers`: `{name}` prunes; name methods of `quantize`, such as int8")
 
 
 def _list(layers: Iterable[str]) -> str:

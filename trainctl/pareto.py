@@ -37,6 +37,11 @@ def compared(source: Run, children: Sequence[tuple[Run, str]], options: Mapping[
     return points
 
 
+def took(run: Run, part: str) -> float:
+    """Seconds of a part of a run, such as `fit_s`."""
+    return float((run.record.get("timing") or {}).get(part) or 0.0)
+
+
 def drop(child: Run) -> float:
     """How far the objective on val fell from the child's own parent."""
     fallen = files.read_json(child.path / "compression.json")["objective"]["drop"]

@@ -164,8 +164,8 @@ def refuse(source: Run, verb: str) -> None:
 
 
 def refuse_quantizer(verb: str, words: list[str], config_dir: Path | None) -> None:
-    """UsageError for `prune compressor=int8`: options of quantize have a key that prune has not, `backend`."""
+    """UsageError for `prune compressor=int8`."""
     chosen = [word.partition("=")[2] for word in words if word.startswith("compressor=")]
     for file in listing.files("compressor", listing.folders(config_dir)) if verb == "prune" and chosen else ():
-        if file.stem == chosen[-1] and "\nbackend:" in file.read_text(encoding="utf-8"):
+        if file.stem == chosen[-1] and listing.quantizes(file):
             raise UsageError(f"`{file.stem}` is a compressor of `trainctl quantize`; use that verb")

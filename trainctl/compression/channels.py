@@ -120,7 +120,7 @@ class Channels(Compressor):
         """UsageError when the net computes otherwise for other rows than those it was looked at with, and fails."""
         training = net.training
         try:
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference: what the net keeps of a pass may be trained with
                 for rows in torch.split(context.calibration, CHECKED):
                     net.eval()(rows.to(next(net.parameters()).device))
         except RuntimeError as error:

@@ -48,6 +48,11 @@ def files(group: str, where: Sequence[Path]) -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
+def quantizes(compressor: Path) -> bool:
+    """Whether an option of `compressor` is of `quantize`: they have a key that no other has, `backend`."""
+    return "\nbackend:" in compressor.read_text(encoding="utf-8")
+
+
 def comment(file: Path) -> str:
     """The first comment line of a file without `# ` and without the command that it may begin with."""
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():

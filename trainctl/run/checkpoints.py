@@ -44,7 +44,7 @@ def temp_path(run_dir: Path) -> Path:
     try:
         folder.mkdir(exist_ok=True)
     except FileNotFoundError as error:
-        raise RunError(f"run dir `{files.shown(run_dir)}` vanished; stopping") from error
+        raise files.vanished(run_dir) from error
     except OSError as error:
         raise files.explain(error, folder) from error
     return files.temp_path(folder / "last.ckpt")
@@ -84,7 +84,7 @@ def commit(run_dir: Path, temp: Path, *, best: bool, keep_last: bool = True, inf
         files.settle(run_dir, due=False)
     except OSError as error:
         if files.is_gone(run_dir):
-            raise RunError(f"run dir `{files.shown(run_dir)}` vanished; stopping") from error
+            raise files.vanished(run_dir) from error
         raise files.explain(error, folder / "last.ckpt") from error
     return digest
 

@@ -105,7 +105,7 @@ def explained(error: BaseException, run: Run) -> BaseException:
     if isinstance(error, Interrupted):
         error = Stopped(error.signum)
     if files.is_gone(run.path) and not isinstance(error, Stopped):
-        return RunError(f"run dir `{files.shown(run.path)}` vanished; stopping")
+        return files.vanished(run.path)
     if isinstance(error, Stopped):
         verb = "compress" if run.verb == "compress" else "train"
         hint = f"; resume with `trainctl {verb} --resume {shlex.quote(files.shown(run.path))}`"

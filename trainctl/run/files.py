@@ -241,6 +241,11 @@ def is_gone(directory: Path) -> bool:
     return False
 
 
+def vanished(run_dir: Path) -> RunError:
+    """What is said of a run whose directory was removed while it was written."""
+    return RunError(f"run dir `{shown(run_dir)}` vanished; stopping")
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's content; memory does not grow with its size."""
     with open(path, "rb") as file:

@@ -290,7 +290,7 @@ class Run:
 
     def _failure(self, error: OSError, path: Path, size: int | None = None) -> TrainctlError:
         if files.is_gone(self.path):
-            return RunError(f"run dir `{files.shown(self.path)}` vanished; stopping")
+            return files.vanished(self.path)
         return files.explain(error, path, size)
 
 

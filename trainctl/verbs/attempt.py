@@ -19,7 +19,7 @@ from trainctl.tasks.training import num_batches
 from trainctl.verbs import restore
 from trainctl.verbs.job import Job
 from trainctl.verbs.once import Once
-from trainctl.verbs.parent import Parent
+from trainctl.verbs.parent import Parent, refuse_estimator
 from trainctl.verbs.train import Fitting
 
 Node = dict[str, Any]
@@ -47,13 +47,8 @@ def made(parent: Parent, settings: Node) -> Compressor:
         raise UsageError(f"`{node.get('_target_')}` is no compressor; see `trainctl list compressor`")
     if compressor.verb != job.run.verb:
         raise UsageError(f"`{_name(node)}` is a compressor of `trainctl {compressor.verb}`; use that verb")
-    estimator = getattr(parent.net, "estimator", False)
-    if estimator and not compressor.estimators:
-        kind = type(parent.net).__name__
-        raise UsageError(
-            f"`compressor={_name(node)}` is for nets, and the run's {kind} is an estimator without weights to "
-            f"{compressor.verb}; prune it with `trainctl prune RUN compressor=trees`"
-        )
+    if not compressor.estimators:
+        refuse_estimator(parent.net, f"compressor={_name(node)}", f" to {compressor.verb}")
     if job.run.config.get("distill") and not compressor.trains:
         raise UsageError(f"`distill=true` is for fine-tuning, and `compressor={_name(node)}` makes none; leave it out")
     refusal = compressor.refusal(parent.net, parent.task.spec)

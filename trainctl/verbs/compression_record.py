@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from trainctl import build, metrics
 from trainctl.budgets import Budget
 from trainctl.compression import latency, measure, sparse
-from trainctl.compression.base import Artifact
 from trainctl.compression.footprint import footprint
 from trainctl.compression.measure import Figures, Score
 from trainctl.metrics.paired import agreement, measured_as, paired_difference, with_interval
@@ -69,7 +68,7 @@ def write(parent: Parent, found: Found) -> Outcome:
     named: dict[str, float | None] = {**losses}
     named |= {f"{split}/{name}": value for split in splits for name, value in scored[split].metrics.items()}
     intervals = {f"{split}/{name}": span for split in splits for name, span in scored[split].intervals.items()}
-    artifact = child.net.file if isinstance(child.net, Artifact) else restore.WEIGHTS
+    artifact = restore.file_of(child.net)
     fields = {"gate": content["gate"], "monitor": f"val/{parent.objective.name}", "method": content["method"]}
     return Outcome(named, intervals, {"weights": artifact, "compression": RECORD, **kept}, fields)
 
@@ -118,7 +117,7 @@ def figures(parent: Parent, child: nn.Module, source: Run, notes: list[str]) -> 
 
 def _counts(parent: Parent, net: nn.Module, config: dict[str, Any], owner: Run, x: Tensor) -> Figures:
     """Size, memory and load time of one net."""
-    artifact = owner.path / (net.file if isinstance(net, Artifact) else restore.WEIGHTS)
+    artifact = owner.path / restore.file_of(net)
     one = measure.static(net, x, [artifact], float_net=_float_net(parent, net))
     return cast(Figures, {**one, **footprint(partial(_loaded, parent, config, owner), x)})
 

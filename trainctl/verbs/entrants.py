@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainctl import build
 from trainctl.compression import latency, measure
-from trainctl.compression.base import Artifact, is_compressed, parent_of
+from trainctl.compression.base import is_compressed, parent_of
 from trainctl.compression.latency import Subject
 from trainctl.compression.onnx_net import OnnxNet
 from trainctl.data.base import Data
@@ -77,7 +77,7 @@ def of_model(run: Run, rows: int, seen: dict[str, Tensor]) -> Entrant:
     x, source = rows_of(run, data, spec, rows, seen, notes)
     x = task.inputs(x).contiguous() if isinstance(task, Task) else x
     onnx = exported.as_onnx(run, net, repeated(x, 2), notes)
-    shipped = run.path / (net.file if isinstance(net, Artifact) else restore.WEIGHTS)
+    shipped = run.path / restore.file_of(net)
 
     def load() -> nn.Module:
         made = build.task(config, spec, data)

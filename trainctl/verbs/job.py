@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainctl.errors import RunError
 from trainctl.run import checkpoints, files
 from trainctl.run.run import Run
 
@@ -100,7 +99,7 @@ class CheckpointStore:
         """The sentence for a failed write; torch reports a full disk as a RuntimeError without a reason."""
         target = path.with_name("last.ckpt")
         if files.is_gone(self.path):
-            return RunError(f"run dir `{files.shown(self.path)}` vanished; stopping")
+            return files.vanished(self.path)
         if isinstance(error, OSError):
             return files.explain(error, target)
         if not any(words in str(error) for words in ("PytorchStreamWriter", "inline_container", "iostream error")):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainctl.compression.base import Artifact, Context
+from trainctl.compression.base import Context
 from trainctl.data.base import Data
 from trainctl.errors import DataError, UsageError
 from trainctl.run import files
@@ -56,7 +56,7 @@ class Parent:
             description = data.describe()
             job.run.update(data=description, warnings=list(description.get("warnings", [])))
             source_data.show(description)
-            source_data.warn_of_change(job, description)
+            source_data.warn_of_change(job.source, data)
         job.run.update(threads=threads)
         return cls(job, config, task, data, Objective.of(str(config.get("objective", "auto")), task.spec))
 
@@ -81,7 +81,7 @@ class Parent:
     def file(self) -> Path:
         """What ships of the parent."""
         assert self.job.source is not None
-        return self.job.source.path / (self.net.file if isinstance(self.net, Artifact) else restore.WEIGHTS)
+        return self.job.source.path / restore.file_of(self.net)
 
     def context(self, steps: int) -> Context:
         """What a compressor is given; `steps` of fine-tuning follow."""
@@ -166,3 +166,11 @@ class Parent:
         output, y = net_outputs(net, self.val_batches() if batches is None else batches)
         return self.objective.measure(self.task, output, y)
 
+
+def refuse_estimator(net: nn.Module, what: str, doing: str = "") -> None:
+    """UsageError when `net` is an estimator, for `what` is for nets alone."""
+    if getattr(net, "estimator", False):
+        raise UsageError(
+            f"`{what}` is for nets, and the run's {type(net).__name__} is an estimator without weights{doing}; "
+            "prune it with `trainctl prune RUN compressor=trees`"
+        )

@@ -104,6 +104,11 @@ def weights_of(task: nn.Module) -> nn.Module:
     return net if isinstance(net, nn.Module) else task
 
 
+def file_of(net: nn.Module) -> str:
+    """The file of its run that ships: an artifact's own, or model.safetensors."""
+    return net.file if isinstance(net, Artifact) else WEIGHTS
+
+
 def save_weights(task: nn.Module, path: Path, run: Run | None = None, packed: bool = False) -> str:
     """Write the weights that will be evaluated and shipped; tied tensors are stored once each.
 

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from trainctl.data.base import Data
-from trainctl.errors import UsageError
 from trainctl.verbs.job import Job
-from trainctl.verbs.parent import Batch, Parent
+from trainctl.verbs.parent import Batch, Parent, refuse_estimator
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ROWS, FEWEST, TOTAL = 512, 64, 6144  # of val for each layer, about; in a deep net fewer, for the scan must stay short
@@ -29,11 +28,7 @@ def scan(job: Job) -> tuple[list[Row], float]:
     smallest ones).
     """
     parent = Parent.restore(job)
-    if getattr(parent.net, "estimator", False):
-        raise UsageError(
-            f"`compress` is for nets, and the run's {type(parent.net).__name__} is an estimator without weights; "
-            "prune it with `trainctl prune RUN compressor=trees`"
-        )
+    refuse_estimator(parent.net, "compress")
     layers = {name: layer for name, layer in parent.net.named_modules() if isinstance(layer, LAYERS)}
     rows = list(_rows(parent, min(ROWS, max(FEWEST, TOTAL // max(1, len(layers))))))
     before = parent.value(parent.net, rows)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from trainctl import build
 from trainctl.data.base import Data
 from trainctl.errors import DataError
+from trainctl.run.run import Run
 from trainctl.verbs.job import Job
 from trainctl.verbs.kept_data import KeptData
 from trainctl.verbs.restore import PREPROCESSING
@@ -72,30 +74,30 @@ def lines_of(description: dict[str, Any]) -> list[str]:
     return [f"data: {sizes} rows", *(f"data: {line}" for line in description.get("lines", []))]
 
 
-def warn_of_change(job: Job, description: dict[str, Any]) -> None:
+def warn_of_change(source: Run, data: Data) -> None:
     """Say which splits hold other rows than those the source run was trained on: its test rows may be among train."""
-    before = ((job.source.record if job.source is not None else {}).get("data") or {}).get("splits") or {}
-    other = [
-        name
-        for name, part in description["splits"].items()
-        if name in before and before[name].get("sha256") != part["sha256"]
-    ]
+    other = [name for name, _, _ in changed_splits(source, data)]
     if other:
         log.warning(
             "the data has changed since `%s` was made (%s), so rows of its test split may be used; figures before and "
-            "after are both of the data as it is now", job.source.name if job.source else "", ", ".join(other),
+            "after are both of the data as it is now", source.name, ", ".join(other),
         )  # fmt: skip
+
+
+def changed_splits(run: Run, data: Data) -> Iterator[tuple[str, str, str]]:
+    """(split, sha256 in the run's record, sha256 now) of the splits that hold other rows than the run's did."""
+    for name, part in ((run.record.get("data") or {}).get("splits") or {}).items():
+        before, now = str(part.get("sha256")), data.content_hash(name)
+        if before != now:
+            yield name, before, now
 
 
 def check_unchanged(job: Job, data: Any) -> None:
     """DataError when a resumed run would go on with other rows than it began with."""
     if not job.resume or not isinstance(data, Data) or job.allow_data_change:
         return
-    before = (job.run.record.get("data") or {}).get("splits", {})
-    for name, part in before.items():
-        now = data.content_hash(name)
-        if part.get("sha256") != now:
-            raise DataError(
-                f"data differs from the run's ({name}: sha256 {str(part.get('sha256'))[:12]}, now {now[:12]}); "
-                "pass `--allow-data-change` to go on all the same"
-            )
+    for name, before, now in changed_splits(job.run, data):
+        raise DataError(
+            f"data differs from the run's ({name}: sha256 {before[:12]}, now {now[:12]}); "
+            "pass `--allow-data-change` to go on all the same"
+        )
