@@ -20,12 +20,13 @@ PACKAGE = ROOT / "trainctl"
 
 # A module imports only from lower layers, or from its own entry here. The longest matching name counts.
 LAYERS = {
-    "trainctl.cli": 11,
-    "trainctl.tuning": 10,
-    "trainctl.sweep": 9,
-    "trainctl.repeat": 9,
-    "trainctl.compress": 9,
-    "trainctl.worker": 9,
+    "trainctl.cli": 12,
+    "trainctl.tuning": 11,
+    "trainctl.sweep": 10,
+    "trainctl.repeat": 10,
+    "trainctl.compress": 10,
+    "trainctl.worker": 10,
+    "trainctl.resuming": 9,
     "trainctl.launch": 8,
     "trainctl.supervisor": 7,
     "trainctl.check": 7,
@@ -67,13 +68,13 @@ FORBIDDEN = {
     "trainctl.build": ("trainctl.run", "trainctl.config", *COMPONENTS[:-2]),
     **{name: ("hydra", "omegaconf") for name, layer in LAYERS.items() if layer in (1, 2)},
     **{f"trainctl.{name}": ("hydra", "omegaconf") for name in ("callbacks", "threads", "lr_range", "exporting")},
-    **{f"trainctl.{name}": COMPONENTS for name in ("sweep", "repeat", "compress", "worker", "supervisor")},
+    **{f"trainctl.{name}": COMPONENTS for name in ("sweep", "repeat", "compress", "worker", "supervisor", "resuming")},
 }
 # upward on purpose: a launched run with folds or seeds launches its children
 EXCEPTIONS = {("trainctl.launch", "trainctl.repeat")}
 LIGHT = (
-    "cli", "sweep", "repeat", "compress", "budgets", "worker", "launch", "supervisor", "check", "reporting", "doctor",
-    "pareto", "config", "run",
+    "cli", "sweep", "repeat", "compress", "budgets", "worker", "resuming", "launch", "supervisor", "check", "reporting",
+    "doctor", "pareto", "config", "run",
 )  # fmt: skip
 HEAVY = ("torch", "torchmetrics", "pytorch_lightning", "sklearn", "polars", "pandas", "scipy")
 ROOMS_NOT_BUILT = {"utils", "helpers", "manager", "core", "common"}

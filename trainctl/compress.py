@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainctl import launch, pareto
+from trainctl import launch, pareto, resuming
 from trainctl.budgets import Budget
 from trainctl.config import listing
 from trainctl.durations import duration, seconds
@@ -57,11 +57,8 @@ def compress(source: Run, overrides: Sequence[str], options: launch.Options, bud
 def resume(run: Run, options: launch.Options) -> Run:
     """Go on with a search that was interrupted; points that are complete are kept. RunError for a damaged record."""
     launch.trusted_config(run, options)
-    parent, kept = run.parent, run.record.get("budget")
-    if parent is None or not isinstance(kept, dict) or set(kept) != set(Budget().to_dict()):
-        shown = files.shown(run.path / "run.json")
-        raise RunError(f"`{shown}` is damaged: it lacks `parent` or `budget`; search again")
-    source, budget = Run.open(parent), Budget.from_dict(kept)
+    source = resuming.compressed_by(run)
+    budget = Budget.from_dict(run.record["budget"])
     with run.lock():
         if run.status == "completed":
             log.warning("the search is complete already")
@@ -237,7 +234,7 @@ class Search:
         return self.run.path / "trials" / str(len(self.points) + len(self.failed))
 
     def _made_before(self, path: Path, verb: str, parent: Run, given: list[str]) -> Run | None:
-        """The same point, complete, of a search that is resumed; what else is in its place goes."""
+        """The same point, of a search that is resumed; what else is in its place goes."""
         with contextlib.suppress(RunError):
             child = Run.open(path)
             same = (child.verb, child.record["overrides"]) == (verb, plain_overrides(given))
@@ -249,6 +246,9 @@ class Search:
                 log.info("it was made before: %s", files.shown(path))
                 self.spent += pareto.took(child, "total_s")
                 return child
+            if same and child.status in ("stopped", "crashed"):
+                log.info("it was begun before: %s", files.shown(path))
+                return resuming.resume(child, [], self.options)
         shutil.rmtree(path, ignore_errors=True)
         return None
 

@@ -6,7 +6,6 @@ happens afterwards is written into the record: completed, failed (with error.txt
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import os
@@ -32,8 +31,7 @@ from trainctl.errors import (
     UsageError,
     raise_interrupted,
 )
-from trainctl.run import checkpoints, directory, failures, files
-from trainctl.run.record import changed
+from trainctl.run import directory, failures, files
 from trainctl.run.run import Run
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("trainctl")
 
 MODEL_VERBS = ("train", "prune", "quantize")  # their runs hold a model that other verbs read
-RESUMABLE_KEYS = ("trainer.max_epochs", "trainer.max_time", "callbacks.early_stopping.patience", "trainer.threads")
+KEPT_ARGUMENTS = ("budget",)  # what is no part of the config, and a run that is resumed needs
 
 
 @dataclass
@@ -92,31 +90,10 @@ def begin(
     source: Run | None = None, started: float | None = None,
 ) -> Run:  # fmt: skip
     """Carry out a prepared verb in a directory that is claimed; returns the finished run."""
-    run = Run.create(path, verb, content, list(overrides), parent=source.path if source else None)
+    kept = {key: options.arguments[key] for key in KEPT_ARGUMENTS if key in options.arguments}
+    run = Run.create(path, verb, content, list(overrides), parent=source.path if source else None, **kept)
     with run.lock():
         return carry_out(run, options, source, resume=False, started=started)
-
-
-def resume(run: Run, overrides: Sequence[str], options: Options) -> Run:
-    """Go on with an interrupted `train` run in its own directory; a completed one is left as it is."""
-    started = time.perf_counter()
-    trusted_config(run, options)
-    with run.lock():
-        changes = changes_of(overrides)
-        config = changed(run.config, changes)
-        checked("train", config, options)
-        reason = nothing_left(run, config)
-        if reason:
-            log.warning("%s", reason)
-            return run
-        check_place(run, config)
-        if run.status == "crashed":
-            log.warning("the run ended without a word (killed, or the machine went down); going on with it")
-        with contextlib.nullcontext() if has_children(config) else failures.kept_when_refused(run):
-            run.resume(list(overrides))
-            if changes:
-                run.rewrite_config(config)
-            return carry_out(run, options, None, resume=True, started=started)
 
 
 def trusted_config(run: Run, options: Options) -> dict[str, Any]:
@@ -138,42 +115,9 @@ def refuse_incomplete(config: dict[str, Any]) -> None:
             raise RunError(f"config.yaml of the run is damaged: it has no `{section}`")
 
 
-def check_place(run: Run, config: dict[str, Any]) -> None:
-    """RunError without a whole checkpoint to go on from, UsageError when the run is past its last epoch already."""
-    if has_children(config):
-        return
-    done, limit = checkpoints.find(run.path, set_aside=False).epoch, config["trainer"].get("max_epochs")
-    if done is not None and limit is not None and done > limit:
-        raise UsageError(f"the run has done {done} epochs; `trainer.max_epochs` must be {done} or more, got {limit}")
-
-
 def has_children(config: dict[str, Any]) -> bool:
     """Whether the run is made of child runs: folds or seeds."""
     return any((config.get("train") or {}).get(kind) for kind in ("folds", "seeds"))
-
-
-def changes_of(overrides: Sequence[str]) -> dict[str, Any]:
-    """The few values that a resumed run may change; UsageError for any other."""
-    changes = {}
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key not in RESUMABLE_KEYS:
-            raise UsageError(
-                f"a resumed run keeps its config; only {', '.join(RESUMABLE_KEYS)} may change, got `{override}`; "
-                "start a new run with `trainctl train --from RUN` instead"
-            )
-        changes[key] = yaml.safe_load(value)
-    return changes
-
-
-def nothing_left(run: Run, config: dict[str, Any]) -> str | None:
-    """Why a completed run has nothing to go on with, or None."""
-    if run.status != "completed":
-        return None
-    done, limit = run.record.get("epochs", 0), config["trainer"].get("max_epochs")
-    if config == run.config:
-        return f"run is already complete (epoch {done} of {limit}); use trainer.max_epochs= to extend"
-    return None
 
 
 def checked(verb: str, config: dict[str, Any], options: Options) -> None:

@@ -172,12 +172,12 @@ class Checkpoint(LightningCheckpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch, "top": self._top}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
-        self._top = self.best_score
+        self._top = state_dict.get("top", self.best_score)  # checkpoints of earlier releases lack it
 
     # Resuming
 

@@ -32,7 +32,7 @@ EXIT_CODES = """Exit codes:
   6    diverged: a loss or monitored metric is not finite
   7    jobs of a sweep failed, or more trials of a search than `tune.max_failure_rate`
   8    a limit that you set was not met
-  130  stopped by Ctrl-C (SIGINT); resume with `trainctl train --resume RUN`, and so for `tune` and `compress`
+  130  stopped by Ctrl-C (SIGINT); resume with `trainctl train --resume RUN`, and so for other verbs that take long
   143  stopped by SIGTERM; resume likewise
 """
 

@@ -46,7 +46,7 @@ def train(
     traceback: Traceback = False,
 ) -> int:
     """Train a model, test its best checkpoint, keep everything in a run directory."""
-    from trainctl import launch
+    from trainctl import launch, resuming
 
     options = launch.Options(str(runs_dir), _text(config_dir), trust or [], quiet, allow_data_change)
     words = list(overrides or [])
@@ -58,7 +58,7 @@ def train(
             return _studied(words, options, as_json, resumed=opened)
         if multirun:
             raise UsageError(f"`{files.shown(opened.path)}` is a single run; resume it without `-m`")
-        return _finished(launch.resume(opened, words, options), as_json)
+        return _finished(resuming.resume(opened, words, options), as_json)
     if multirun:
         from trainctl.sweep import sweep, wants_hydra
 

@@ -17,7 +17,6 @@ from trainctl.cli.options import (
     Json,
     Overrides,
     Quiet,
-    RunName,
     RunsDir,
     Traceback,
     Trust,
@@ -36,16 +35,17 @@ MaxLatency = Annotated[str | None, typer.Option(metavar="TIME", help="A call tak
 RunToCompress = Annotated[
     str | None, typer.Argument(metavar="RUN", help="A path, a run id, a unique prefix, latest or latest:VERB")
 ]
-ResumedSearch = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted search")]
+Resumed = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run, in place")]
 
 
 @app.command()
 def prune(
-    run: RunName,
+    run: RunToCompress = None,
     overrides: Overrides = None,
     max_drop: MaxDrop = None,
     target: Target = None,
     max_latency: MaxLatency = None,
+    resume: Resumed = None,
     trust: Trust = None,
     runs_dir: RunsDir = RUNS,
     config_dir: ConfigDir = None,
@@ -56,16 +56,17 @@ def prune(
 ) -> int:
     """Remove weights, channels or blocks of a run's net: compressor=channels compressor.amount=0.5."""
     budget = Budget.parse(max_drop, target or [], max_latency)
-    return _compressed("prune", run, overrides, budget, trust, runs_dir, config_dir, as_json, quiet)
+    return _compressed("prune", run, overrides, budget, resume, trust, runs_dir, config_dir, as_json, quiet)
 
 
 @app.command()
 def quantize(
-    run: RunName,
+    run: RunToCompress = None,
     overrides: Overrides = None,
     max_drop: MaxDrop = None,
     target: Target = None,
     max_latency: MaxLatency = None,
+    resume: Resumed = None,
     trust: Trust = None,
     runs_dir: RunsDir = RUNS,
     config_dir: ConfigDir = None,
@@ -76,7 +77,7 @@ def quantize(
 ) -> int:
     """Store and compute a run's net in fewer bits: compressor=int8_static."""
     budget = Budget.parse(max_drop, target or [], max_latency)
-    return _compressed("quantize", run, overrides, budget, trust, runs_dir, config_dir, as_json, quiet)
+    return _compressed("quantize", run, overrides, budget, resume, trust, runs_dir, config_dir, as_json, quiet)
 
 
 @app.command()
@@ -86,7 +87,7 @@ def compress(
     max_drop: MaxDrop = None,
     target: Target = None,
     max_latency: MaxLatency = None,
-    resume: ResumedSearch = None,
+    resume: Resumed = None,
     trust: Trust = None,
     runs_dir: RunsDir = RUNS,
     config_dir: ConfigDir = None,
@@ -102,16 +103,9 @@ def compress(
     budget = Budget.parse(max_drop, target or [], max_latency)
     options = launch.Options(str(runs_dir), None if config_dir is None else str(config_dir), trust or [], quiet)
     if resume is not None:
-        if run is not None or budget:
-            raise UsageError("a resumed search keeps its run, config and budget: give `compress --resume RUN` alone")
-        earlier = launch.opened(runs_dir, resume, "compress")
-        made = search.resume(earlier, options)
-    elif run is None:
-        raise UsageError("missing argument 'RUN'; see `trainctl compress --help`")
+        made = search.resume(interrupted("compress", runs_dir, resume, run, overrides, budget), options)
     else:
-        source = commands.with_weights(launch.opened(runs_dir, run, launch.MODEL_VERBS))
-        refuse(source, "compress")
-        made = search.compress(source, list(overrides or []), options, budget)
+        made = search.compress(to_compress("compress", runs_dir, run), list(overrides or []), options, budget)
     content = files.read_json(made.path / search.RECORD)
     if as_json:
         console.emit_json({**render.run_json(made), "compress": content})
@@ -121,18 +115,19 @@ def compress(
 
 
 def _compressed(
-    verb: str, name: str, overrides: list[str] | None, budget: Budget, trust: list[str] | None, runs_dir: Path,
-    config_dir: Path | None, as_json: bool, quiet: bool,
+    verb: str, name: str | None, overrides: list[str] | None, budget: Budget, resume: str | None,
+    trust: list[str] | None, runs_dir: Path, config_dir: Path | None, as_json: bool, quiet: bool,
 ) -> int:  # fmt: skip
-    from trainctl import launch
+    from trainctl import launch, resuming
 
-    folder = None if config_dir is None else str(config_dir)
-    arguments = {"budget": budget.to_dict()}
-    options = launch.Options(str(runs_dir), folder, trust or [], quiet, arguments=arguments)
-    source = commands.with_weights(launch.opened(runs_dir, name, launch.MODEL_VERBS))
-    refuse(source, verb)
-    refuse_quantizer(verb, overrides or [], config_dir)
-    run = launch.start(verb, list(overrides or []), options, source)
+    options = launch.Options(str(runs_dir), None if config_dir is None else str(config_dir), trust or [], quiet)
+    if resume is not None:
+        run = resuming.resume(interrupted(verb, runs_dir, resume, name, overrides, budget), [], options)
+    else:
+        source = to_compress(verb, runs_dir, name)
+        refuse_quantizer(verb, overrides or [], config_dir)
+        options.arguments["budget"] = budget.to_dict()
+        run = launch.start(verb, list(overrides or []), options, source)
     content = files.read_json(run.path / "compression.json")
     if as_json:
         console.emit_json({**render.run_json(run), "compression": content})
@@ -150,12 +145,34 @@ def _judged(run: Run, content: dict[str, Any]) -> int:
     return 0
 
 
+def to_compress(verb: str, runs_dir: Path, name: str | None) -> Run:
+    """The run that is to be compressed. UsageError when none is named, RunError for one that cannot be."""
+    from trainctl import launch
+
+    if name is None:
+        raise UsageError(f"missing argument 'RUN'; see `trainctl {verb} --help`")
+    source = commands.with_weights(launch.opened(runs_dir, name, launch.MODEL_VERBS))
+    refuse(source, verb)
+    return source
+
+
+def interrupted(
+    verb: str, runs_dir: Path, resumed: str, name: str | None, overrides: list[str] | None, budget: Budget
+) -> Run:
+    """The run to go on with; UsageError when more is given than its name."""
+    from trainctl import launch
+
+    if name is not None or overrides or budget:
+        raise UsageError(f"a resumed run keeps its parent, config and budget: give `{verb} --resume RUN` alone")
+    return launch.opened(runs_dir, resumed, verb)
+
+
 def refuse(source: Run, verb: str) -> None:
     """RunError for a run that did not end well, or that is quantized already."""
     shown = files.shown(source.path)
     if source.status != "completed":
         state = {"running": "is still running", "failed": "failed", "stopped": "was stopped"}.get(source.status, "died")
-        way = f"resume it with `trainctl train --resume {shown}`" if source.verb == "train" else "make it again"
+        way = f"resume it with `trainctl {source.verb} --resume {shown}`"
         raise RunError(f"`{shown}` {state}; `{verb}` needs a completed run" + ("" if state[:2] == "is" else f"; {way}"))
     if source.verb == "quantize":
         parent = f"`{files.shown(source.parent)}`" if source.parent else "its parent"

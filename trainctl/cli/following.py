@@ -16,7 +16,7 @@ def next_commands(run: Run) -> list[str]:
         best = render.quoted(run.path / run.record["best"])
         return [f"trainctl evaluate {best}", f"trainctl export {best} format=onnx"]
     trust = "".join(f" --trust {package}" for package in untrusted_packages(run.config))
-    if run.status in ("stopped", "crashed") and run.verb in ("train", "compress"):
+    if run.status in ("stopped", "crashed") and run.verb in (*MODEL_VERBS, "compress"):
         return [f"trainctl {run.verb} --resume {name}{trust}"]
     if run.verb not in MODEL_VERBS:
         return [f"trainctl show {name}"]

@@ -18,6 +18,7 @@ from trainctl.errors import UsageError
 
 Weights = Mapping[str, Tensor]
 UPDATES = 100  # how often a gradual schedule chooses again, at most
+PASSES = "passes_of_mask"  # a buffer of the net, so that a checkpoint knows the place in the schedule
 
 
 class Select(Protocol):
@@ -30,6 +31,7 @@ class Select(Protocol):
 class MaskHook:
     """Holds what `select` chose at zero; over `ramp` training passes it chooses anew, harder each time.
 
+    A checkpoint taken meanwhile holds all that the hook knows: zeros and the passes so far.
     Until the ramp has ended, a pass in evaluation mode sees the net pruned to the full amount and leaves the weights
     as they were: the figures by which the best epoch is picked are those of what would ship from there.
     """
@@ -45,7 +47,9 @@ class MaskHook:
         """Begin: without a ramp the choice is made now and stands."""
         net.register_forward_pre_hook(self)
         if self.ramp:
+            net.register_buffer(PASSES, torch.zeros((), dtype=torch.int64))
             net.register_forward_hook(self.put_back, always_call=True)
+            net.register_state_dict_pre_hook(self.zeroed)  # type: ignore[no-untyped-call]
         else:
             weights = self.weights(net)
             self.pruned = self._choose(weights, 1.0)
@@ -53,15 +57,29 @@ class MaskHook:
 
     def __call__(self, net: nn.Module, inputs: Any) -> None:
         weights = self.weights(net)
+        if self.ramp and not self.passes:
+            self._go_on(net, weights)
         if net.training and self.passes < self.ramp:
             if self.passes % max(1, self.ramp // UPDATES) == 0 or self.passes + 1 == self.ramp:
                 self.pruned = self._choose(weights, (self.passes + 1) / self.ramp)
             self.passes += torch.is_grad_enabled()
+            net.get_buffer(PASSES).fill_(self.passes)
         elif self.passes < self.ramp:
+            zero(weights, self.pruned)
             self._kept = {name: weight.clone() for name, weight in weights.items()}
             zero(weights, self._whole(net, weights))
             return
         zero(weights, self.pruned)
+
+    def _go_on(self, net: nn.Module, weights: Weights) -> None:
+        """Take up the schedule where the checkpoint that `net` was loaded from had come to."""
+        self.passes = int(net.get_buffer(PASSES))
+        if self.passes:
+            self.pruned = {name: weight == 0 for name, weight in weights.items()}
+
+    def zeroed(self, net: nn.Module, prefix: str = "", keep_vars: bool = False) -> None:
+        """Before a checkpoint is taken: an optimizer's step may have moved what the next pass sets to zero."""
+        zero(self.weights(net), self.pruned)
 
     def put_back(self, net: nn.Module, inputs: Any, output: Any) -> None:
         """Undo what an evaluation within the ramp did."""
@@ -102,10 +120,11 @@ def release(net: nn.Module) -> MaskHook | None:
     found = next((hook for hook in net._forward_pre_hooks.values() if isinstance(hook, MaskHook)), None)
     if found is None:
         return None
-    for hooks in (net._forward_pre_hooks, net._forward_hooks):
+    for hooks in (net._forward_pre_hooks, net._forward_hooks, net._state_dict_pre_hooks):
         for key in [key for key, hook in hooks.items() if found in (hook, getattr(hook, "__self__", None))]:
             for of_key in (hooks, net._forward_hooks_always_called):
                 of_key.pop(key, None)
+    net._buffers.pop(PASSES, None)
     found.pruned = found.final(net)
     zero(found.weights(net), found.pruned)
     return found

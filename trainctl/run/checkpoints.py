@@ -97,6 +97,11 @@ def names(run_dir: Path) -> list[str]:
     return []
 
 
+def clear(run_dir: Path) -> None:
+    """Remove a run's checkpoints: what comes next trains another net."""
+    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+
+
 def find(run_dir: Path, name: str | None = None, set_aside: bool = True) -> Found:
     """A checkpoint whose size and digest are verified.
 

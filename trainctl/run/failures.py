@@ -107,17 +107,14 @@ def explained(error: BaseException, run: Run) -> BaseException:
     if files.is_gone(run.path) and not isinstance(error, Stopped):
         return files.vanished(run.path)
     if isinstance(error, Stopped):
-        verb = "compress" if run.verb == "compress" else "train"
-        hint = f"; resume with `trainctl {verb} --resume {shlex.quote(files.shown(run.path))}`"
+        hint = f"; resume with `trainctl {run.verb} --resume {shlex.quote(files.shown(run.path))}`"
         known = is_child(run) or not is_resumable(run) or hint in str(error)
         return error if known else Stopped(error.signum, f"{error}{hint}")
     return error if isinstance(error, TrainctlError) else explain(error, run) or error
 
 
 def is_resumable(run: Run) -> bool:
-    """Whether there is something to go on from: a checkpoint, or children. A compression begins again."""
-    if run.verb in ("prune", "quantize"):
-        return False
+    """Whether there is something to go on from: a checkpoint, or children."""
     children = ("trials",) if run.verb == "compress" else ("folds", "seeds")
     return bool(checkpoints.names(run.path)) or any((run.path / kind).is_dir() for kind in children)
 

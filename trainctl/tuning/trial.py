@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainctl import launch
+from trainctl import launch, resuming
 from trainctl.errors import Interrupted, RunError, Stopped, TrainctlError
 from trainctl.run import failures, files, machine
 from trainctl.run.run import Run
@@ -65,7 +65,7 @@ def trained(order: Message, path: Path, options: launch.Options) -> Run:
     if before is not None and before.status == "completed":
         return before
     if before is not None and failures.is_resumable(before):
-        return launch.resume(before, [], options)
+        return resuming.resume(before, [], options)
     shutil.rmtree(path, ignore_errors=True)  # it ended before there was anything to go on from
     path.mkdir(parents=True, exist_ok=True)
     seen = machine.facts(os.getpid())

@@ -59,7 +59,7 @@ def made(parent: Parent, settings: Node) -> Compressor:
 
 def attempt(parent: Parent, settings: Node, trained: bool = True) -> Attempt:
     """Carry out one setting of the compressor; `trained` False leaves the fine-tuning out."""
-    started = time.perf_counter()
+    started, earlier = time.perf_counter(), parent.earlier_s
     compressor = made(parent, settings)
     trains = trained and compressor.trains and bool(parent.config.get("finetune", True))
     context = parent.context(_steps(parent, compressor) if trains else 0)
@@ -71,7 +71,8 @@ def attempt(parent: Parent, settings: Node, trained: bool = True) -> Attempt:
         if trains:
             net = fine_tuned(parent, net, compressor, last=turn == compressor.rounds - 1)
     net = compressor.finish(net.eval(), context).eval()
-    return Attempt(settings, compressor, net, parent.value(net), context.notes, time.perf_counter() - started)
+    value, took = parent.value(net), time.perf_counter() - started + parent.earlier_s - earlier
+    return Attempt(settings, compressor, net, value, context.notes, took)
 
 
 def fine_tuned(parent: Parent, net: nn.Module, compressor: Compressor, last: bool) -> nn.Module:
@@ -83,11 +84,16 @@ def fine_tuned(parent: Parent, net: nn.Module, compressor: Compressor, last: boo
     """
     run, source, data = parent.job.run, parent.job.source, parent.data
     assert source is not None
+    ours = parent.rounds.next(net)
+    if ours.load(net):
+        parent.earlier_s += ours.seconds
+        return net
     config = _training(parent, compressor)
     if not last:
         config["callbacks"] = {}
-    job = Job(run, source, quiet=parent.job.quiet, trains=config)
-    run.cut_metrics(0)
+    job = Job(run, source, resume=ours.begun, quiet=parent.job.quiet, trains=config)
+    if not ours.begun:
+        ours.begin()
     task = build.task(config, parent.task.spec, data, fit=True)
     assert isinstance(task, Task)
     task.net = net.train()  # Lightning keeps the mode that it finds
@@ -101,7 +107,11 @@ def fine_tuned(parent: Parent, net: nn.Module, compressor: Compressor, last: boo
     if last:
         restore.load_best(task, run)
     parent.job.timing |= {key: parent.job.timing.get(key, 0.0) + value for key, value in job.timing.items()}
-    return task.cpu().net
+    if ours.begun:
+        parent.earlier_s += max(0.0, fitting.record.seconds - job.timing["fit_s"])
+    net = task.cpu().net
+    ours.end(net, fitting.record.seconds)
+    return net
 
 
 def _training(parent: Parent, compressor: Compressor) -> Node:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 
-from trainctl.compression.base import node_of
+from trainctl.compression.base import node_of, parent_of
 from trainctl.verbs import budget_search, compression_record, restore
 from trainctl.verbs.attempt import Attempt, made
 from trainctl.verbs.job import Job, Outcome
@@ -19,6 +19,8 @@ from trainctl.verbs.parent import Parent
 def compress(job: Job) -> Outcome:
     """The verb: see the module's first lines."""
     started = time.perf_counter()
+    if job.resume:
+        uncompressed(job)
     parent = Parent.restore(job)
     compressor = made(parent, {})  # refused before any work
     job.clock("setup", started)
@@ -26,7 +28,18 @@ def compress(job: Job) -> Outcome:
     found = budget_search.search(parent, compressor)
     job.clock("compress", started)
     keep(parent, found.attempt)
-    return compression_record.write(parent, found)
+    outcome = compression_record.write(parent, found)
+    parent.rounds.forget()
+    return outcome
+
+
+def uncompressed(job: Job) -> None:
+    """The config that the verb began with: one interrupted after `keep` has the compressed net in it."""
+    assert job.source is not None
+    run, before = job.run, job.source.config["model"]
+    model = run.config["model"]
+    if len(model.get("steps", [])) > len(before.get("steps", [])):
+        run.rewrite_config({**run.config, "model": parent_of(model)})
 
 
 def keep(parent: Parent, chosen: Attempt) -> None:

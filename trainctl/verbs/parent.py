@@ -22,6 +22,7 @@ from trainctl.verbs.evaluate import num_threads
 from trainctl.verbs.job import Job
 from trainctl.verbs.objective import Objective, net_outputs
 from trainctl.verbs.once import Once
+from trainctl.verbs.rounds import Rounds
 
 Batch = tuple[Tensor, Tensor]
 SCORED_AT_ONCE = 512  # rows of val in a batch
@@ -31,13 +32,18 @@ _remembered: Once[Any] = Once(held=16)  # small things, such as scores of channe
 
 @dataclass
 class Parent:
-    """The restored source of a job: `task` has its weights; `config` is the job's, with the run's thread count."""
+    """The restored source of a job: `task` has its weights; `config` is the job's, with the run's thread count.
+
+    rounds: of fine-tuning. earlier_s: seconds of those that were done before the job was interrupted.
+    """
 
     job: Job
     config: dict[str, Any]
     task: Task
     data: Any
     objective: Objective
+    rounds: Rounds
+    earlier_s: float = 0.0
 
     @classmethod
     def restore(cls, job: Job) -> Parent:
@@ -52,13 +58,15 @@ class Parent:
         data.setup("fit")
         if isinstance(data, Data):
             data.seed = config["seed"]  # of the batch order, as in training
+            source_data.check_unchanged(job, data)
             data.save(job.run.path / restore.PREPROCESSING)
             description = data.describe()
             job.run.update(data=description, warnings=list(description.get("warnings", [])))
             source_data.show(description)
             source_data.warn_of_change(job.source, data)
         job.run.update(threads=threads)
-        return cls(job, config, task, data, Objective.of(str(config.get("objective", "auto")), task.spec))
+        objective = Objective.of(str(config.get("objective", "auto")), task.spec)
+        return cls(job, config, task, data, objective, Rounds(job.run))
 
     @property
     def given(self) -> set[str]:

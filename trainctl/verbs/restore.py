@@ -94,7 +94,7 @@ def read_weights(run: Run) -> dict[str, Tensor]:
 def _require(run: Run, file: str) -> None:
     """RunError when a run that did not end well lacks its weights; a completed one is told by its manifest."""
     if run.status != "completed" and not (run.path / file).exists():
-        way = "finish it with `trainctl train --resume`" if run.verb == "train" else f"`{run.verb}` its parent again"
+        way = f"finish it with `trainctl {run.verb} --resume`"
         raise RunError(f"`{run.name}` has no {file} (status {run.status}); {way}")
 
 

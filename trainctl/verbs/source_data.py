@@ -96,8 +96,7 @@ def check_unchanged(job: Job, data: Any) -> None:
     """DataError when a resumed run would go on with other rows than it began with."""
     if not job.resume or not isinstance(data, Data) or job.allow_data_change:
         return
+    train = job.run.verb == "train"
+    way = "pass `--allow-data-change` to go on all the same" if train else f"`trainctl {job.run.verb}` again"
     for name, before, now in changed_splits(job.run, data):
-        raise DataError(
-            f"data differs from the run's ({name}: sha256 {before[:12]}, now {now[:12]}); "
-            "pass `--allow-data-change` to go on all the same"
-        )
+        raise DataError(f"data differs from the run's ({name}: sha256 {before[:12]}, now {now[:12]}); {way}")
