@@ -133,7 +133,7 @@ def test_a_search_that_cannot_go_on_keeps_its_points(lab: Any) -> None:
 def test_what_a_resumed_search_cannot_be_given(lab: Any) -> None:
     trained = lab.train("trainer.max_epochs=1")
     assert lab.sentence(2, "compress") == "missing argument 'RUN'; see `trainctl compress --help`"
-    alone = "a resumed search keeps its run, config and budget: give `compress --resume RUN` alone"
+    alone = "a resumed run keeps its parent, config and budget: give `compress --resume RUN` alone"
     assert lab.sentence(2, "compress", "--resume", "x", "--max-drop", "0.1") == alone
     assert lab.sentence(2, "compress", "measure.calls=3", "--resume", "x") == alone
     assert lab.sentence(4, "compress", "--resume", str(trained.path)).endswith(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.compression import foreign_nets as foreign
+from tests.compression import odd_nets as odd
 from trainctl.compression.base import Context
 from trainctl.compression.channels import Channels
 from trainctl.compression.cost import macs
@@ -55,6 +56,11 @@ NETS: dict[str, tuple[Callable[[], nn.Module], DataSpec, float]] = {
     "torch_encoder": (foreign.TorchEncoder, SEQUENCE, 3.6),
     "own_attention": (foreign.OwnAttention, SEQUENCE, 3.4),
     "recurrent": (foreign.Recurrent, SEQUENCE, 3.9),
+    "bare_norm": (odd.BareNorm, TABLE, 1.9),
+    "root_norm": (odd.RootNorm, TABLE, 1.9),
+    "dense": (odd.Dense, IMAGE, 2.9),
+    "last_states": (odd.LastStates, SEQUENCE, 3.6),
+    "last_states_lstm": (lambda: odd.LastStates(nn.LSTM), SEQUENCE, 3.6),
     "sequential": (
         lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 196, 32), nn.Linear(32, 5)),
         IMAGE,

@@ -114,3 +114,21 @@ else:
     def test_the_speed_is_refused_without_a_gpu() -> None:
         with pytest.raises(UsageError, match="^the speed of 2:4 weights is measured on a GPU, and this machine has no"):
             semi_structured_speed(nn.Linear(64, 32))
+
+
+class Odd(nn.Module):
+    """A cell, and a matrix that is no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.matrix = nn.GRUCell(8, 8), nn.Parameter(torch.randn(8, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cell(x, x) @ self.matrix  # type: ignore[no-any-return]
+
+
+def test_cells_take_the_pattern_and_a_bare_matrix_is_named(bench: Callable[..., Any]) -> None:
+    net, context = Odd(), bench("mlp").context
+    NM().compress(net, context)
+    assert largest_group(net.cell.weight_hh, 4) == largest_group(net.cell.weight_ih, 4) == 2
+    assert context.notes == ["`matrix` stays as it is: it is no weight of a layer that the pattern is known for"]

@@ -141,3 +141,13 @@ def test_a_resume_that_is_refused_leaves_the_run_as_it_was(lab: Any) -> None:
     assert lab.sentence(4, "prune", "--resume", str(pruned.path)) == (
         f"`{shown}/run.json` is damaged: it lacks `parent` or `budget`; `trainctl prune` again"
     )
+
+
+def test_what_a_compression_that_failed_holds_is_not_taken_for_its_result(lab: Any) -> None:
+    pruned = lab.run("prune", str(parent(lab).path), "trainer.max_epochs=1", *LITTLE)
+    record = json.loads((pruned.path / "run.json").read_text()) | {"status": "failed"}
+    (pruned.path / "run.json").write_text(json.dumps(record))
+    shown = pruned.path.relative_to(lab.folder)
+    said = f"`{shown}` failed; its weights may not be what would ship; resume it with `trainctl prune --resume {shown}`"
+    assert lab.sentence(4, "evaluate", str(pruned.path)) == said
+    assert lab.sentence(4, "export", str(pruned.path)) == said

@@ -189,12 +189,22 @@ def _finished(run: Run, as_json: bool) -> int:
 
 
 def with_weights(run: Run) -> Run:
-    """The run itself; RunError when it is made of folds or seeds, which have the weights."""
+    """The run itself; RunError for a compression that did not end well, or a run of folds or seeds, which have them."""
+    if run.verb != "train" and run.status != "completed":
+        raise RunError(incomplete(run, "its weights may not be what would ship"))
     children = directory.child_paths(run.path)
     if children:
         first = files.shown(children[0])
         raise RunError(f"`{files.shown(run.path)}` is made of {len(children)} runs; name one of them, e.g. `{first}`")
     return run
+
+
+def incomplete(run: Run, so: str) -> str:
+    """That a run did not end well, what follows from that, and how to go on with it."""
+    shown = files.shown(run.path)
+    state = {"running": "is still running", "failed": "failed", "stopped": "was stopped"}.get(run.status, "died")
+    way = "" if run.status == "running" else f"; resume it with `trainctl {run.verb} --resume {shown}`"
+    return f"`{shown}` {state}; {so}{way}"
 
 
 def _text(path: Path | None) -> str | None:

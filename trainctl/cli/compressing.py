@@ -151,9 +151,9 @@ def to_compress(verb: str, runs_dir: Path, name: str | None) -> Run:
 
     if name is None:
         raise UsageError(f"missing argument 'RUN'; see `trainctl {verb} --help`")
-    source = commands.with_weights(launch.opened(runs_dir, name, launch.MODEL_VERBS))
+    source = launch.opened(runs_dir, name, launch.MODEL_VERBS)
     refuse(source, verb)
-    return source
+    return commands.with_weights(source)
 
 
 def interrupted(
@@ -171,9 +171,7 @@ def refuse(source: Run, verb: str) -> None:
     """RunError for a run that did not end well, or that is quantized already."""
     shown = files.shown(source.path)
     if source.status != "completed":
-        state = {"running": "is still running", "failed": "failed", "stopped": "was stopped"}.get(source.status, "died")
-        way = f"resume it with `trainctl {source.verb} --resume {shown}`"
-        raise RunError(f"`{shown}` {state}; `{verb}` needs a completed run" + ("" if state[:2] == "is" else f"; {way}"))
+        raise RunError(commands.incomplete(source, f"`{verb}` needs a completed run"))
     if source.verb == "quantize":
         parent = f"`{files.shown(source.parent)}`" if source.parent else "its parent"
         first = f"prune {parent}, then quantize the result" if verb == "prune" else f"quantize {parent} in another way"

@@ -15,7 +15,8 @@ from trainctl.compression import importance
 from trainctl.compression.base import Artifact, Compressor, Context, Node
 from trainctl.compression.cost import macs
 from trainctl.compression.coupling import Group, Scratch
-from trainctl.compression.shapes import Conv, Removal, record, remove, resize
+from trainctl.compression.removal import record, remove, resize
+from trainctl.compression.shapes import Conv, Removal
 from trainctl.data.spec import DataSpec
 from trainctl.errors import UsageError, did_you_mean
 
@@ -118,16 +119,17 @@ class Channels(Compressor):
 
     def _check_runs(self, net: nn.Module, context: Context) -> None:
         """UsageError when the net computes otherwise for other rows than those it was looked at with, and fails."""
-        training = net.training
+        training, every = net.training, context.calibration
         try:
             with torch.no_grad():  # not inference: what the net keeps of a pass may be trained with
-                for rows in torch.split(context.calibration, CHECKED):
+                for rows in (every[:1], *torch.split(every, CHECKED)):
                     net.eval()(rows.to(next(net.parameters()).device))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise UsageError(
                 f"the net does not run without the channels that were chosen ({first}): what it computes depends on "
-                "its rows; use compressor.exclude=[LAYER] for the layers on such a way, or compressor=magnitude"
+                "its rows, or needs more channels; use compressor.exclude=[LAYER] for the layers on such a way, a "
+                "smaller compressor.amount, or compressor=magnitude"
             ) from error
         finally:
             net.train(training)

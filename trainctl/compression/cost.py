@@ -20,10 +20,15 @@ def macs(net: nn.Module, row: Tensor) -> int:
     """
     training, fast = net.training, torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one fused operator would hide a layer's products
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    for parameter in trained:  # the counter cannot follow one that is given to a layer
+        parameter.requires_grad_(False)
     try:
         with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
             net.eval()(row)
     finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
         torch.backends.mha.set_fastpath_enabled(fast)
         net.train(training)
     return int(counter.get_total_flops()) // 2

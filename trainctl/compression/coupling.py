@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from trainctl.compression.graph import Item, proposed
-from trainctl.compression.shapes import Conv, Removal, Slot, Unfit, is_depthwise, mask, remove, slots
+from trainctl.compression.removal import mask, remove
+from trainctl.compression.shapes import Conv, LayerNorms, Removal, Slot, Unfit, is_depthwise, slots
 
 Numbers = tuple[tuple[str, str, int], ...]
 HEADS = ("num_heads", "n_heads", "n_head", "nheads", "nhead", "heads", "num_attention_heads")
@@ -67,6 +68,7 @@ class Scratch:
             self.dtype = torch.float32
             self.net.float()
         self.x = self._as(self.dtype)
+        self._trainable = self._runs_in_training()
         self.groups, self.left = self._find(embeddings)
 
     def _as(self, dtype: torch.dtype) -> Tensor:
@@ -79,9 +81,9 @@ class Scratch:
 
     def holds(self, removal: Removal) -> bool:
         """Whether the smaller net runs and gives what the net with zeros gives; Unfit when its output is smaller."""
-        with _undone(mask(self.net, removal)):
-            expected: Tensor = self.net(self.x).detach()
         try:
+            with _undone(mask(self.net, removal)):
+                expected: Tensor = self.net(self.x).detach()
             with _undone(remove(self.net, removal)):
                 found: Tensor = self.net(self.x).detach()
         except Exception:  # whatever a net of unknown make raises when a shape does not fit
@@ -91,19 +93,37 @@ class Scratch:
         error, size = float((found - expected).abs().max()), float(expected.abs().max())
         return math.isfinite(size) and error <= TOLERANCE[self.dtype] * max(size, 1e-30)
 
+    def trains(self, removal: Removal) -> bool:
+        """Whether the smaller net runs in training mode, too: a net may have layers for that alone."""
+        with _undone(remove(self.net, removal)):
+            return self._runs_in_training()
+
+    def _runs_in_training(self) -> bool:
+        statistics = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                self.net.train()(self.x)
+        except Exception:  # as in `holds`
+            return False
+        finally:
+            self.net.eval()
+            for name, buffer in self.net.named_buffers():
+                buffer.copy_(statistics[name])
+        return True
+
     def _find(self, embeddings: bool) -> tuple[list[Group], dict[str, str]]:
-        candidates = proposed(self.net, self.x, embeddings)
+        candidates, left = proposed(self.net, self.x, embeddings)
         for module in self.net.modules():
-            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm):
+            # one that the graph does not see is not settled afterwards either: with it the trial must fail
+            unseen = isinstance(module, nn.RMSNorm) and not module.elementwise_affine
+            if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm) and not unseen:
                 module.forward = types.MethodType(_scaled, module)  # type: ignore[method-assign]
         groups: list[Group] = []
-        left: dict[str, str] = {}
         for items in candidates:
             try:
                 groups.append(self._tried(items))
             except Unfit as reason:
-                if str(reason):
-                    left[_name(items)] = str(reason)
+                left |= dict.fromkeys(_giving(items), str(reason)) if str(reason) else {}
         return groups, left
 
     def _tried(self, items: list[Item]) -> Group:
@@ -113,18 +133,21 @@ class Scratch:
         ]
         if len(items[0].places) < 2 or all(is_depthwise(item.module) for item in giving):
             raise Unfit("")  # nothing to take, or the channels are those of the net's input
-        if not any(slot.consumes for slot in self._slots(items, [[0]])):
-            raise Unfit("")  # nothing in the net reads them: they are its output
         for units, width, numbers in self._readings(items):
             group = self._group(items, units, width, numbers)
             half = torch.randperm(group.units, generator=torch.Generator().manual_seed(0))[: group.units // 2].tolist()
-            if self.holds(group.removal(half)):
+            removal = group.removal(half)
+            if self.holds(removal):
+                if self._trainable and not self.trains(removal):
+                    raise Unfit("what is computed in training alone does not take fewer of its channels")
                 return group
         raise Unfit("what follows it does not take its channels one by one")
 
     def _group(self, items: list[Item], units: list[list[int]], width: int, numbers: Numbers) -> Group:
-        layers = tuple(item.name for item in items if item.out and isinstance(item.module, GIVING))
-        return Group(_name(items), len(units), width, tuple(self._slots(items, units)), layers, numbers)
+        for item in items:
+            if isinstance(item.module, LayerNorms) and not item.module.elementwise_affine:
+                numbers += ((item.name, "normalized_shape", sum(len(item.places[channel]) for channel in units[0])),)
+        return Group(_name(items), len(units), width, tuple(self._slots(items, units)), _giving(items), numbers)
 
     def _slots(self, items: list[Item], units: list[list[int]]) -> Iterator[Slot]:
         for item in items:
@@ -168,9 +191,14 @@ class Scratch:
         return tuple(found)
 
 
+def _giving(items: Sequence[Item]) -> tuple[str, ...]:
+    """Names of the layers that give the channels."""
+    return tuple(dict.fromkeys(item.name for item in items if item.out and isinstance(item.module, GIVING)))
+
+
 def _name(items: Sequence[Item]) -> str:
-    """That of the first layer that gives the channels."""
-    return next(item.name for item in items if item.out and isinstance(item.module, GIVING))
+    """That of the first of them."""
+    return _giving(items)[0]
 
 
 def _parts(module: nn.Module | nn.Parameter, count: int) -> int:

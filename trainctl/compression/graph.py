@@ -17,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 from trainctl.compression.shapes import GATES, Conv
 from trainctl.errors import UsageError
 
+STEPS = 100  # at the widest layer, for each node of the graph, within which a group must be found
+
 
 @dataclass(frozen=True)
 class Item:
@@ -28,28 +30,76 @@ class Item:
     places: list[list[int]]
 
 
-def proposed(net: nn.Module, x: Tensor, embeddings: bool) -> list[list[Item]]:
-    """The groups that begin at a layer, or at an embedding if wanted; UsageError when the net cannot be followed."""
+def proposed(net: nn.Module, x: Tensor, embeddings: bool) -> tuple[list[list[Item]], dict[str, str]]:
+    """The groups that begin at a layer, or at an embedding if wanted, and why there is none for some layers.
+
+    UsageError when the net cannot be followed at all.
+    """
     import torch_pruning
 
     names: dict[Any, str] = {module: name for name, module in net.named_modules()}
     names |= {parameter: name for name, parameter in net.named_parameters()}
     rows = _Rows(any(isinstance(module, nn.Conv1d) for module in net.modules()))
-    roots = [Conv, nn.Linear, *GATES, *([nn.Embedding] if embeddings else [])]
+    roots = (Conv, nn.Linear, *GATES, *([nn.Embedding] if embeddings else []))
     try:
         with _stubs(net), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            read = [(p, max(p.dim() - 1, 0)) for p in _read_directly(net, x)]
+            if x.is_floating_point():  # seen by the graph then: what is put behind it has its own place
+                x = nn.Parameter(x.detach())
+                read.append((x, 1))
             graph = torch_pruning.DependencyGraph().build_dependency(
-                net, x, forward_fn=rows.call, verbose=False,
-                unwrapped_parameters=[(p, max(p.dim() - 1, 0)) for p in _read_directly(net, x)],
+                net, x, forward_fn=rows.call, verbose=False, unwrapped_parameters=read,
                 customized_pruners={kind: _Recurrent() for kind in GATES},
             )  # fmt: skip
             rows.correct(graph)
-            found = [_narrowed(graph, group) for group in graph.get_all_groups(root_module_types=roots)]
+            layers = [module for module in graph.module2node if isinstance(module, roots)]
+            found, left = _groups(graph, layers, names)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"the layers of this net cannot be followed ({reason}); use compressor=magnitude") from error
-    return [_items(graph, group, names) for group in found]
+    return [_items(graph, group, names) for group in found], left
+
+
+def _groups(graph: Any, layers: Sequence[Any], names: dict[Any, str]) -> tuple[list[Any], dict[str, str]]:
+    """A group for each of the layers that is in none before."""
+    found: list[Any] = []
+    left, seen = {}, set()
+    widest = max(max(parameter.shape, default=1) for parameter in names if isinstance(parameter, nn.Parameter))
+    for layer in layers:
+        pruner = graph.get_pruner_of_module(layer)
+        if layer in seen or pruner is None or pruner.get_out_channels(layer) is None:
+            continue
+        try:
+            with _bounded(STEPS * widest * len(graph.module2node)):
+                every = list(range(pruner.get_out_channels(layer)))
+                group = _narrowed(graph, graph.get_pruning_group(layer, pruner.prune_out_channels, every))
+        except Exception:  # an operation that the graph misreads: of this layer nothing can be said
+            left[names[layer]] = "what follows it cannot be followed"
+            continue
+        seen |= {item.dep.target.module for item in group if graph.is_out_channel_pruning_fn(item.dep.handler)}
+        found.append(group)
+    return found, left
+
+
+@contextmanager
+def _bounded(channels: int) -> Iterator[None]:
+    """RuntimeError when more are added to a group: on some nets the graph's search does not end."""
+    from torch_pruning.dependency.group import Group
+
+    add, left = Group.add_dep, [channels]
+
+    def counted(group: Any, dep: Any, idxs: Sequence[Any]) -> None:
+        left[0] -= len(idxs)
+        if left[0] < 0:
+            raise RuntimeError("the search for what depends on a layer does not end")
+        add(group, dep, idxs)
+
+    Group.add_dep = counted
+    try:
+        yield
+    finally:
+        Group.add_dep = add
 
 
 class _Rows(TorchFunctionMode):
@@ -137,13 +187,14 @@ def _stubs(net: nn.Module) -> Iterator[None]:
 
 def _one_product(rnn: nn.RNNBase, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
     """Outputs and last state of the right shapes."""
-    ways = 2 if rnn.bidirectional else 1
-    output = functional.linear(x, torch.ones(ways * rnn.hidden_size, rnn.input_size, dtype=x.dtype, device=x.device))
+    ways, width = 2 if rnn.bidirectional else 1, rnn.proj_size or rnn.hidden_size
+    output = functional.linear(x, torch.ones(ways * width, rnn.input_size, dtype=x.dtype, device=x.device))
     last = output[:, -1] if rnn.batch_first else output[-1]
-    hidden = (
-        torch.stack(last.chunk(ways, -1) * rnn.num_layers) if ways > 1 else last.expand(rnn.num_layers, *last.shape)
-    )
-    return output, (hidden, hidden) if isinstance(rnn, nn.LSTM) else hidden
+    directions = last.view(*last.shape[:-1], ways, width).unbind(-2)
+    hidden = torch.stack(directions * rnn.num_layers) if ways > 1 else last.expand(rnn.num_layers, *last.shape)
+    if not isinstance(rnn, nn.LSTM):
+        return output, hidden
+    return output, (hidden, hidden if not rnn.proj_size else hidden.new_zeros(*hidden.shape[:-1], rnn.hidden_size))
 
 
 class _Recurrent:

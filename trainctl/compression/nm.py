@@ -22,7 +22,7 @@ from trainctl.errors import UsageError
 PATTERNS = {"2:4": (2, 4), "4:8": (4, 8)}
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
-_LAYERS = (nn.Linear, nn.RNNBase, nn.MultiheadAttention, *_CONV)
+_LAYERS = (nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, *_CONV)
 
 
 class NM(Compressor):
@@ -53,8 +53,11 @@ class NM(Compressor):
     def compress(self, net: nn.Module, context: Context, turn: int = 0) -> nn.Module:
         """The net with the hook that holds the pattern."""
         keep, group = PATTERNS[self.pattern]
-        axes = {}
-        for name, (size, axis) in self._layers(net).items():
+        axes, known = {}, self._layers(net)
+        for name in masks.prunable(net, self.exclude):
+            if name not in known and net.get_parameter(name).dim() == 2:  # more are tables of positions and the like
+                context.leave(name, "it is no weight of a layer that the pattern is known for")
+        for name, (size, axis) in known.items():
             if size % group:
                 context.leave(name, f"its {size} input{'s are' if size > 1 else ' is'} no multiple of {group}")
             else:

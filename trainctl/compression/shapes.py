@@ -1,19 +1,15 @@
-"""Where a layer keeps its channels, taking some of them out, and a net of other widths from its recorded shapes."""
+"""Where a layer keeps its channels, and what taking some of them out means for its tensors."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from trainctl.compression.base import Node
-from trainctl.errors import RunError
+from torch import nn
 
 Norm1d = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+LayerNorms = (nn.LayerNorm, nn.RMSNorm)
 Conv = nn.modules.conv._ConvNd
 Transposed = nn.modules.conv._ConvTransposeNd
 GATES = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1}
@@ -92,7 +88,7 @@ def _places(module: nn.Module, out: bool, where: Where) -> list[Place]:
         return [("weight", 0, where, "weighs")] + [(leaf, 0, where) for leaf in ("bias", "running_mean", "running_var")]
     if isinstance(module, nn.GroupNorm):
         return [("weight", 0, where, "weighs"), ("bias", 0, where)]
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, LayerNorms):
         last = len(module.normalized_shape) - 1
         return [("weight", last, where, "weighs"), ("bias", last, where)]
     if isinstance(module, nn.PReLU):
@@ -156,127 +152,3 @@ def _recurrent(rnn: nn.RNNBase, out: bool, where: Where) -> list[Place]:
         found += [(f"weight_hh_{end}", 1, state, *_BOTH), (f"bias_ih_{end}", 0, gates), (f"bias_hh_{end}", 0, gates)]
         found += [(f"weight_ih_{end}", 1, below, *_BOTH)] if layer else []
     return found
-
-
-def remove(net: nn.Module, removal: Removal) -> Callable[[], None]:
-    """Take it out of `net`; what is returned puts everything back (the tensors are the old ones)."""
-    owners = {name: net.get_submodule(name.rpartition(".")[0]) for name, _ in removal.indices}
-    attentions = [m for m in net.modules() if isinstance(m, nn.MultiheadAttention)]
-    undo = _undoing([*owners.values(), *attentions, *(net.get_submodule(module) for module, _ in removal.numbers)])
-    widths = {m: m.head_dim for m in attentions}
-    for (name, dim), gone in removal.indices.items():
-        leaf = name.rpartition(".")[2]
-        tensor = getattr(owners[name], leaf)
-        keep = torch.tensor([i for i in range(tensor.shape[dim]) if i not in gone], device=tensor.device)
-        _put(owners[name], leaf, tensor.detach().index_select(dim, keep))
-    _settle(net, owners.values())
-    for (module, attribute), fall in removal.numbers.items():
-        owner = net.get_submodule(module)
-        setattr(owner, attribute, getattr(owner, attribute) - fall)
-    for attention, width in widths.items():
-        if attention.head_dim != width:  # products of queries and keys are divided by the root of the width of a head
-            with torch.no_grad():
-                for part in (attention.in_proj_weight, attention.in_proj_bias):
-                    if part is not None:
-                        part[: attention.embed_dim] *= math.sqrt(attention.head_dim / width)
-    return undo
-
-
-def mask(net: nn.Module, removal: Removal) -> Callable[[], None]:
-    """Zeros where it would take from `net`, so that the same is computed; what is returned puts everything back."""
-    owners = {name: net.get_submodule(name.rpartition(".")[0]) for name, _ in removal.masks}
-    undo = _undoing(owners.values())
-    for (name, dim), gone in removal.masks.items():
-        leaf = name.rpartition(".")[2]
-        tensor = getattr(owners[name], leaf)
-        index = torch.tensor(sorted(gone), dtype=torch.long, device=tensor.device)
-        _put(owners[name], leaf, tensor.detach().index_fill(dim, index, 0))
-    return undo
-
-
-def _undoing(modules: Iterable[nn.Module]) -> Callable[[], None]:
-    """Puts back the tensors and numbers that the modules have now."""
-    before = [
-        (vars(module), {key: v.copy() if isinstance(v, dict | list) else v for key, v in vars(module).items()})
-        for module in dict.fromkeys(modules)
-    ]
-
-    def undo() -> None:
-        for values, kept in before:
-            values.update(kept)
-
-    return undo
-
-
-def _put(module: nn.Module, leaf: str, tensor: Tensor) -> None:
-    """A new tensor in place of the old parameter or buffer."""
-    old = module._parameters.get(leaf)
-    if leaf in module._buffers:
-        module._buffers[leaf] = tensor
-    else:
-        assert old is not None
-        setattr(module, leaf, nn.Parameter(tensor, old.requires_grad))
-
-
-def _settle(net: nn.Module, changed: Iterable[nn.Module]) -> None:
-    """The numbers that torch's layers keep beside their tensors."""
-    changed = set(changed)
-    for module in net.modules():
-        if module in changed or (isinstance(module, nn.MultiheadAttention) and module.out_proj in changed):
-            _numbers(module)
-
-
-def _numbers(module: Any) -> None:
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, Conv):
-        module.groups = module.weight.shape[0] if is_depthwise(module) else module.groups
-        giving, taking = (1, 0) if isinstance(module, Transposed) else (0, 1)
-        module.out_channels = module.weight.shape[giving] * (module.groups if isinstance(module, Transposed) else 1)
-        module.in_channels = module.weight.shape[taking] * (1 if isinstance(module, Transposed) else module.groups)
-    elif isinstance(module, (*Norm1d, nn.GroupNorm)):
-        sized = next((t for t in (module.weight, getattr(module, "running_mean", None)) if t is not None), None)
-        if sized is not None:
-            setattr(module, "num_channels" if isinstance(module, nn.GroupNorm) else "num_features", len(sized))
-    elif isinstance(module, nn.LayerNorm) and module.elementwise_affine:
-        module.normalized_shape = tuple(module.weight.shape)
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = len(module.weight)
-    elif isinstance(module, nn.Embedding):
-        module.num_embeddings, module.embedding_dim = module.weight.shape
-    elif isinstance(module, nn.MultiheadAttention):
-        width = module.in_proj_weight.shape[1]
-        module.embed_dim = module.kdim = module.vdim = width
-        module.head_dim = width // module.num_heads
-    elif isinstance(module, nn.RNNBase):
-        module.hidden_size = module.get_parameter("weight_hh_l0").shape[1]
-        module.input_size = module.get_parameter("weight_ih_l0").shape[1]
-
-
-def record(net: nn.Module, removal: Removal, plan: Node) -> Node:
-    """The plan after `removal` was taken out of `net`: shapes of tensors, numbers of modules."""
-    state: dict[str, Tensor] = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    shapes = plan.get("shapes", {}) | {name: list(state[name].shape) for name, _ in removal.indices}
-    numbers: Node = {module: dict(values) for module, values in plan.get("numbers", {}).items()}
-    for module, attribute in removal.numbers:
-        numbers.setdefault(module, {})[attribute] = getattr(net.get_submodule(module), attribute)
-    return {"shapes": shapes, "numbers": numbers}
-
-
-def resize(net: nn.Module, plan: Node) -> nn.Module:
-    """An uncompressed net with the shapes and numbers of `plan`; RunError when it has no such tensors."""
-    owners = []
-    for name, shape in plan.get("shapes", {}).items():
-        owner, _, leaf = name.rpartition(".")
-        try:
-            module = net.get_submodule(owner)
-            old = getattr(module, leaf)
-            _put(module, leaf, torch.zeros(shape, dtype=old.dtype, device=old.device))
-        except AttributeError as error:
-            raise RunError(f"the net of the config has no `{name}`, which its compression made smaller") from error
-        owners.append(module)
-    _settle(net, owners)
-    for name, values in plan.get("numbers", {}).items():
-        for attribute, value in values.items():
-            setattr(net.get_submodule(name), attribute, value)
-    return net

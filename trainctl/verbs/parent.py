@@ -55,6 +55,7 @@ class Parent:
         data, task = restore.restore(job.source, config)
         if not isinstance(task, Task):
             raise UsageError(f"{type(task).__name__} is not a trainctl task; `{job.run.verb}` needs one with a `net`")
+        _detach(task.net)
         data.setup("fit")
         if isinstance(data, Data):
             data.seed = config["seed"]  # of the batch order, as in training
@@ -173,6 +174,14 @@ class Parent:
         """The objective on val as it is, or on other batches."""
         output, y = net_outputs(net, self.val_batches() if batches is None else batches)
         return self.objective.measure(self.task, output, y)
+
+
+def _detach(net: nn.Module) -> None:
+    """Cut tensors that a layer computes of its weights, and keeps beside them, from these: they cannot be copied."""
+    for module in net.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                setattr(module, name, value.detach())
 
 
 def refuse_estimator(net: nn.Module, what: str, doing: str = "") -> None:
