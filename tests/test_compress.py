@@ -14,6 +14,7 @@ import pytest
 from trainctl import compress, pareto
 from trainctl.budgets import Budget
 from trainctl.errors import RunError
+from trainctl.pace import Tried
 from trainctl.run import machine
 from trainctl.run.run import Run
 from trainctl.verbs.restore import WEIGHTS
@@ -52,7 +53,8 @@ def test_points_are_runs_and_the_best_is_named(lab: Any) -> None:
 @pytest.mark.slow
 def test_a_point_is_the_run_that_prune_alone_makes(lab: Any) -> None:
     trained = lab.train("model.hidden_dims=[64,64]", "model.dropout=0.1", "trainer.max_epochs=4")
-    words = (*QUICK[:3], "compress.amounts=[0.5,0.8]", "compress.quantizers=[]", "compress.max_time=10m")
+    words = (*QUICK[:3], "compress.amounts=[0.5,0.8]", "compress.quantizers=[]", "compress.max_time=10m",
+             "compress.four_bits=false")  # fmt: skip
     done = lab("compress", str(trained.path), *words, "--max-drop", "0.9", "--json")
     assert done.code == 0, done.err
     points = [point for point in done.json["compress"]["points"] if "channels" in point["what"]]
@@ -82,7 +84,7 @@ def test_a_budget_that_no_point_meets_and_a_point_that_fails_are_said(lab: Any) 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_search_goes_on_with_the_points_that_it_lacks(lab: Any, signum: int) -> None:
     trained = lab.train("model.hidden_dims=[64,64]", "trainer.max_epochs=2")
-    started = lab.start("compress", str(trained.path), *QUICK, "--max-drop", "0.5")
+    started = lab.start("compress", str(trained.path), *QUICK, "compress.max_time=10m", "--max-drop", "0.5")
     deadline = time.monotonic() + 120
     while not list(lab.folder.glob("runs/compress/*/trials/2/metrics.jsonl")):
         assert time.monotonic() < deadline, started.err.read_text(encoding="utf-8")
@@ -101,7 +103,8 @@ def test_an_interrupted_search_goes_on_with_the_points_that_it_lacks(lab: Any, s
     resumed = lab("compress", "--resume", "latest", "--json")
     assert resumed.code == 0, resumed.err
     content = resumed.json["compress"]
-    assert len(content["points"]) == 5 and content["budget"]["max_drop"] == 0.5
+    assert content["points"][-1]["what"] == "channels 0.5, int4_weight_only"
+    assert len(content["points"]) == 6 and content["budget"]["max_drop"] == 0.5
     assert kept == {number: (path / "trials" / number / "run.json").stat().st_mtime_ns for number in kept}
     assert resumed.err.count("it was made before: ") == 2
     assert all(Run.open(lab.folder / point["run"]).status == "completed" for point in content["points"])
@@ -149,8 +152,8 @@ def test_a_search_whose_directory_is_gone_ends(tmp_path: Path) -> None:
     assert not run.path.exists()
 
 
-def test_layers_that_4_bits_spoil_get_8() -> None:
-    search = compress.Search(None, None, [], None, Budget(0.01))  # type: ignore[arg-type]
+def test_layers_that_4_bits_spoil_get_8(tmp_path: Path) -> None:
+    search = compress.Search(SimpleNamespace(path=tmp_path), None, [], None, Budget(0.01))  # type: ignore[arg-type]
     given: list[Any] = []
     search._child = lambda *words: given.append(words)  # type: ignore[method-assign]
     rows = [
@@ -158,12 +161,18 @@ def test_layers_that_4_bits_spoil_get_8() -> None:
         {"layer": "12", "kind": "Linear", "share": 0.1, "drop": {"int4": 0.006}},
         {"layer": "c", "kind": "Conv2d", "share": 0.4, "drop": {"int4": 0.0}},
     ]
-    search._four_bits(rows)
+    run: Any = "the run"
+    search._four_bits(rows, run)
     words = ["compressor=int4_weight_only", "compressor.eight=['12']"]
-    assert given == [("quantize", None, words, "int4_weight_only, 1 of 2 layers in 8 bits")]
-    rows[0]["drop"]["int4"] = 0.006
-    search._four_bits(rows)  # too few weights are left for it
+    assert given == [("quantize", run, words, "int4_weight_only, 1 of 2 layers in 8 bits")]
+    search.four_bits_s = 10.0
+    search._four_bits(rows, run, "channels 0.5, ", time.perf_counter() + 9)  # as long as the one before: too late
     assert len(given) == 1
+    search._four_bits(rows, run, "channels 0.5, ", time.perf_counter() + 99)
+    assert given[1] == ("quantize", run, words, "channels 0.5, int4_weight_only, 1 of 2 layers in 8 bits")
+    rows[0]["drop"]["int4"] = 0.006
+    search._four_bits(rows, run)  # too few weights are left for it
+    assert len(given) == 2
 
 
 def test_time_that_is_left_goes_into_a_longer_fine_tuning_of_the_hardest(tmp_path: Path) -> None:
@@ -175,21 +184,27 @@ def test_time_that_is_left_goes_into_a_longer_fine_tuning_of_the_hardest(tmp_pat
 
         def pruned(amount: float, epochs: int, *_: Any) -> float:
             fitting = 100.0 * epochs * (1 - amount)
-            search.tried.append(compress.Tried(amount, epochs, 7.0 + fitting, fitting))
+            search.points.append((SimpleNamespace(record={}), ""))  # type: ignore[arg-type]
+            search.pace.tried.append(Tried(amount, epochs, 7.0 + fitting, fitting))
             return amount / 70  # 0.5 is within
 
         search._pruned = pruned  # type: ignore[method-assign]
-        search._prune(time.perf_counter() + deadline, [])
-        return [(one.amount, one.epochs) for one in search.tried]
+        search._prune(time.perf_counter() + deadline, [], [])
+        return [(one.amount, one.epochs) for one in search.pace.tried]
 
     assert searched(1000.0) == [(0.5, 3), (0.9, 3), (0.5, 6)]
-    assert searched(300.0) == [(0.5, 3), (0.9, 3)], "all epochs would take 307 s"
-    assert searched(30.0) == [(0.5, 3)], "the first is made at any rate, the next would take 37 s"
+    assert searched(300.0) == [(0.5, 3), (0.9, 3), (0.5, 5)], "all epochs would take 307 s"
+    assert searched(230.0) == [(0.5, 3), (0.9, 3)], "four epochs are no longer fine-tuning to speak of"
+    assert searched(30.0) == [(0.5, 3), (0.9, 2)], "the first is made at any rate, the next would take 37 s"
+    assert searched(20.0) == [(0.5, 3)]
     assert searched(1000.0, epochs=2) == [(0.5, 2), (0.9, 2)], "what was asked for"
     assert searched(1000.0, amounts=[0.9]) == [(0.9, 3), (0.9, 6)], "none is within, with more it may be"
     assert searched(1000.0, amounts=[]) == []
-    (tmp_path / "trials" / "0").mkdir(parents=True)
-    assert searched(30.0) == [(0.5, 3), (0.9, 3), (0.5, 6)], "begun before an interruption"
+    (tmp_path / "trials" / "1").mkdir(parents=True)
+    Run.create(tmp_path / "trials" / "1", "prune", {}, ["compressor.amount=0.9", "trainer.max_epochs=3"])
+    assert searched(20.0) == [(0.5, 3), (0.9, 3)], "begun before an interruption"
+    Run.create(tmp_path / "trials" / "1", "quantize", {}, ["compressor=int8"])
+    assert searched(1000.0) == [(0.5, 3)], "there was no time for it before the interruption"
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ LAYERS = {
     "trainctl.reporting": 7,
     "trainctl.doctor": 7,
     "trainctl.pareto": 7,
+    "trainctl.pace": 0,
     "trainctl.verbs": 6,
     "trainctl.build": 5,
     "trainctl.config": 3,
@@ -74,7 +75,7 @@ FORBIDDEN = {
 EXCEPTIONS = {("trainctl.launch", "trainctl.repeat")}
 LIGHT = (
     "cli", "sweep", "repeat", "compress", "budgets", "worker", "resuming", "launch", "supervisor", "check", "reporting",
-    "doctor", "pareto", "config", "run",
+    "doctor", "pace", "pareto", "config", "run",
 )  # fmt: skip
 HEAVY = ("torch", "torchmetrics", "pytorch_lightning", "sklearn", "polars", "pandas", "scipy")
 ROOMS_NOT_BUILT = {"utils", "helpers", "manager", "core", "common"}

@@ -24,6 +24,7 @@ from trainctl.budgets import Budget
 from trainctl.config import listing
 from trainctl.durations import duration, seconds
 from trainctl.errors import DataError, ResourceError, RunError, TrainctlError, UsageError
+from trainctl.pace import Pace, Tried
 from trainctl.pareto import Point
 from trainctl.reporting import report
 from trainctl.run import directory, failures, files
@@ -70,19 +71,12 @@ def resume(run: Run, options: launch.Options) -> Run:
     return run
 
 
-@dataclass(frozen=True)
-class Tried:
-    """A share of the multiply-adds that was pruned, and the seconds that the point and its fine-tuning took."""
-
-    amount: float
-    epochs: int
-    seconds: float
-    fitting: float
-
-
 @dataclass
 class Search:
-    """One search: `points` are the child runs so far, each with what it is; `spent` are seconds before a resume."""
+    """One search: `points` are the child runs so far, each with what it is; `pruned` those of `prune`, by amount.
+
+    four_bits_s: what the latest point with 4 bits took. spent: seconds before a resume.
+    """
 
     run: Run
     source: Run
@@ -91,7 +85,9 @@ class Search:
     budget: Budget
     points: list[tuple[Run, str]] = field(default_factory=list)
     failed: list[Point] = field(default_factory=list)
-    tried: list[Tried] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace)
+    pruned: dict[float, list[Run]] = field(default_factory=dict)
+    four_bits_s: float = 0.0
     spent: float = 0.0
 
     def run_all(self) -> None:
@@ -104,8 +100,8 @@ class Search:
         log.info("searching for about %s", duration(limit))
         self._quantize(self.source, "")
         if self.run.config["compress"]["four_bits"]:
-            self._four_bits(rows)
-        self._prune(started + limit, _kept_whole(rows, self.budget.max_drop or DEFAULT_DROP))
+            self._four_bits(rows, self.source)
+        self._prune(started + limit, _kept_whole(rows, self.budget.max_drop or DEFAULT_DROP), rows)
         if not self.points:
             why = "; ".join(f"{one['what']}: {one['error']}" for one in self.failed) or "none was asked for"
             raise UsageError(f"no point could be made of `{files.shown(self.source.path)}`: {why}")
@@ -134,7 +130,7 @@ class Search:
             runs += [child] if child is not None else []
         return min(runs, key=pareto.drop, default=None)
 
-    def _four_bits(self, rows: list[Point]) -> None:
+    def _four_bits(self, rows: list[Point], parent: Run, made: str = "", deadline: float = math.inf) -> None:
         """4-bit weights in linear layers, 8 bits in those that the scan finds too sensitive; none where few are left.
 
         All layers together may drop as much as the budget allows, so each alone may by its share of the weights.
@@ -142,13 +138,15 @@ class Search:
         linear = [row for row in rows if row["kind"] == "Linear"]
         limit = self.budget.max_drop or DEFAULT_DROP
         eight = [row for row in linear if row["drop"]["int4"] > limit * max(row["share"], 1 / len(linear))]
-        if sum(row["share"] for row in linear if row not in eight) < FEW:
+        late = self._now() + self.four_bits_s + self._comparing() > deadline and not self._place().exists()
+        if late or sum(row["share"] for row in linear if row not in eight) < FEW:
             return
         words = ["compressor=int4_weight_only", f"compressor.eight={_list(row['layer'] for row in eight)}"]
         told = f", {len(eight)} of {len(linear)} layers in 8 bits" if eight else ""
-        self._child("quantize", self.source, words, f"int4_weight_only{told}")
+        child = self._child("quantize", parent, words, f"{made}int4_weight_only{told}")
+        self.four_bits_s = pareto.took(child, "total_s") if child is not None else 0.0
 
-    def _prune(self, deadline: float, whole: list[str]) -> None:
+    def _prune(self, deadline: float, whole: list[str], rows: list[Point]) -> None:
         """Prune and quantize at shares of the multiply-adds found by halving, as long as there is time.
 
         What is left of it goes into a longer fine-tuning of the hardest one within the budget.
@@ -157,26 +155,28 @@ class Search:
         every = int(self.run.config["trainer"]["max_epochs"])
         epochs = given or -(-every // 2)
         low, high = 0, len(amounts) - 1
-        # halving ends with a point within the budget, where there is one
-        while low <= high and self._fits(amounts[(low + high) // 2], epochs, deadline):
+        while low <= high:  # halving ends with a point within the budget, where there is one
             middle = (low + high) // 2
-            worst = self._pruned(amounts[middle], epochs, whole)
+            room = self._room(amounts[middle], epochs, given or -(-epochs // 2), deadline)
+            if not room:
+                break
+            worst = self._pruned(amounts[middle], room, whole)
             low, high = (middle + 1, high) if worst <= (self.budget.max_drop or 0.0) else (low, middle - 1)
         hardest = amounts[max(0, low - 1)] if amounts else math.nan
-        made = any(one.amount == hardest for one in self.tried)
-        if made and not given and every > epochs and self._fits(hardest, every, deadline):
-            self._pruned(hardest, every, whole, f", {every} epochs")
+        made = [one.epochs for one in self.pace.tried if one.amount == hardest]
+        if made and not given and (room := self._room(hardest, every, -(-3 * made[0] // 2), deadline)):
+            self._pruned(hardest, room, whole, f", {room} epochs")
+        best = min(self.pruned.get(hardest, []), key=pareto.drop, default=None)
+        if best is not None and self.run.config["compress"]["four_bits"]:
+            self._four_bits(rows, best, f"channels {hardest:g}, ", deadline)
 
-    def _fits(self, amount: float, epochs: int, deadline: float) -> bool:
-        """Whether there is time for a point, by the one before that is most like it.
-
-        For the first there is, and for one that was begun before the search was interrupted.
-        """
-        if not self.tried or self._place().exists():
-            return True
-        like = min(self.tried, key=lambda one: abs(one.amount - amount))
-        fitting = like.fitting * (1 - amount) / (1 - like.amount) * epochs / like.epochs
-        return self._now() + like.seconds - like.fitting + fitting + self._comparing() < deadline
+    def _room(self, amount: float, most: int, least: int, deadline: float) -> int:
+        """Epochs for a point that there is time for; what was decided before an interruption stands."""
+        with contextlib.suppress(RunError):
+            words = dict(word.split("=", 1) for word in Run.open(self._place()).record["overrides"])
+            same = words.get("compressor.amount") == str(amount)
+            return int(words["trainer.max_epochs"]) if same else 0
+        return self.pace.epochs(amount, most, least, deadline - self._now() - self._comparing())
 
     def _pruned(self, amount: float, epochs: int, whole: list[str], told: str = "") -> float:
         """Prune, and quantize the result; returns the larger drop of both."""
@@ -184,7 +184,8 @@ class Search:
         pruned = self._child("prune", self.source, words, f"channels {amount:g} of the multiply-adds{told}")
         child = pruned and self._quantize(pruned, f"channels {amount:g}{told}")
         if pruned is not None:
-            self.tried.append(Tried(amount, epochs, self._now() - started, pareto.took(pruned, "fit_s")))
+            self.pace.tried.append(Tried(amount, epochs, self._now() - started, pareto.took(pruned, "fit_s")))
+            self.pruned.setdefault(amount, []).append(pruned)
         drops = [pareto.drop_of(one, self.source) for one in (pruned, child) if one is not None]
         return max(drops, default=math.inf)
 

@@ -7,16 +7,18 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import pytorch_lightning as pl
 from torch import nn
 
 from trainctl import build
 from trainctl.compression.base import Compressor
+from trainctl.compression.onnx_net import OnnxNet
 from trainctl.data.base import Data
 from trainctl.errors import UsageError
 from trainctl.tasks.base import Task
 from trainctl.tasks.distillation import Distillation, Memory
 from trainctl.tasks.training import num_batches
-from trainctl.verbs import restore
+from trainctl.verbs import exported, restore
 from trainctl.verbs.job import Job
 from trainctl.verbs.once import Once
 from trainctl.verbs.parent import Parent, refuse_estimator
@@ -97,10 +99,11 @@ def fine_tuned(parent: Parent, net: nn.Module, compressor: Compressor, last: boo
     task = build.task(config, parent.task.spec, data, fit=True)
     assert isinstance(task, Task)
     task.net = net.train()  # Lightning keeps the mode that it finds
-    if config.get("distill"):
-        memory = _teachers.of(source, Memory, config["trainer"].get("precision")) if task.augment is None else None
-        task.distillation = Distillation(copy.deepcopy(parent.net), memory=memory)
     fitting = Fitting.make(job, task, data)
+    if config.get("distill"):
+        teacher = _teacher(parent, fitting.trainer)
+        memory = _teachers.of(source, Memory, config["trainer"].get("precision")) if task.augment is None else None
+        task.distillation = Distillation(teacher, memory=memory)
     if fitting.monitor == f"val/{parent.objective.name}":
         fitting.checkpoint.tolerance = parent.resolution
     fitting.fit(job, task, data)
@@ -112,6 +115,17 @@ def fine_tuned(parent: Parent, net: nn.Module, compressor: Compressor, last: boo
     net = task.cpu().net
     ours.end(net, fitting.record.seconds)
     return net
+
+
+def _teacher(parent: Parent, trainer: pl.Trainer) -> nn.Module:
+    """The parent's net; in ONNX Runtime where a float32 net is trained on the CPU: that is about twice as fast."""
+    source = parent.job.source
+    assert source is not None
+    if trainer.strategy.root_device.type == "cpu" and trainer.precision == "32-true":
+        content = exported.as_onnx(source, parent.net, parent.calibration[:2])
+        if content is not None:
+            return OnnxNet(content)
+    return copy.deepcopy(parent.net)
 
 
 def _training(parent: Parent, compressor: Compressor) -> Node:

@@ -25,7 +25,7 @@ from trainctl.verbs.once import Once
 from trainctl.verbs.rounds import Rounds
 
 Batch = tuple[Tensor, Tensor]
-SCORED_AT_ONCE = 512  # rows of val in a batch
+SCORED_AT_ONCE = 128  # rows of val in a batch: images of more do not stay in the cache
 
 _remembered: Once[Any] = Once(held=16)  # small things, such as scores of channels
 
