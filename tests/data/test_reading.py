@@ -87,6 +87,54 @@ def test_quoted_line_breaks_and_missing_values_at_the_end_of_a_row(tmp_path: Pat
     assert source.where(1) == "line 6"
 
 
+MISSING = [("1", "x"), (None, None), (None, None), ("2", None), (None, None)]
+HOLES = 'a,b\n\n1,x\n,\n\n?,NA\n2,\n\n"",""\n\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.csv", HOLES.encode()),
+        ("x.csv", HOLES.replace("\n", "\r\n").encode()),
+        ("x.csv", ("\ufeff\n" + HOLES).encode()),
+        ("x.csv", HOLES.rstrip("\n").encode()),
+        ("x.csv", HOLES.replace("\n\n", "\n \t\n").encode()),
+        ("x.tsv", HOLES.replace(",", "\t").encode()),
+        ("x.tsv", HOLES.replace(",", "\t").replace("\n", "\r\n").encode()),
+        ("x.csv.gz", gzip.compress(HOLES.encode(), mtime=0)),
+    ],
+)
+def test_a_row_of_missing_cells_is_a_row_and_a_line_without_a_field_is_none(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    source = Source(write(tmp_path, content, name))
+    assert source.read(text=["a"]).rows() == MISSING
+    assert [row for batch in source.batches(2) for row in batch.rows()] == MISSING
+    lines = gzip.decompress(content) if name.endswith("gz") else content
+    row = next(i for i, line in enumerate(lines.splitlines(), start=1) if b"?" in line)
+    assert source.where(2) == f"line {row}"
+
+
+def test_a_row_of_missing_cells_is_a_row_in_another_encoding_too(tmp_path: Path) -> None:
+    source = Source(write(tmp_path, HOLES.encode("utf-16")), encoding="utf-16")
+    assert source.read(text=["a"]).rows() == MISSING
+    assert [row for batch in source.batches(10) for row in batch.rows()] == MISSING
+
+
+def test_blank_lines_inside_a_quoted_text_or_header_are_no_lines_of_the_table(tmp_path: Path) -> None:
+    source = Source(write(tmp_path, '"a\n\nb",c\n,\n\n"x\n\n\ny",\n?,?\n'))
+    expected = [(None, None), ("x\n\n\ny", None), (None, None)]
+    assert source.read(text=["c"]).rows() == expected
+    assert [row for batch in source.batches(10) for row in batch.rows()] == expected
+
+
+def test_in_a_single_column_a_line_of_nothing_is_blank_and_a_missing_value_is_a_row(tmp_path: Path) -> None:
+    source = Source(write(tmp_path, 'a\nx\n\nNA\n \n""\ny\n\n'))
+    expected = [("x",), (None,), (None,), ("y",)]
+    assert source.read().rows() == expected
+    assert [row for batch in source.batches(10) for row in batch.rows()] == expected
+
+
 def test_other_encodings_are_read_when_named(tmp_path: Path) -> None:
     latin = write(tmp_path, "stadt,n\nKöln,1\nNîmes,2\n".encode("latin-1"))
     assert Source(latin, encoding="latin-1").read().rows() == [("Köln", 1), ("Nîmes", 2)]

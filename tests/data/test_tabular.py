@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from trainctl.data.tabular import Tabular
-from trainctl.errors import UsageError
+from trainctl.errors import DataError, UsageError
 
 RANDOM = np.random.default_rng(0)
 
@@ -210,3 +210,15 @@ def test_the_splits_are_views_of_one_matrix(tmp_path: Path) -> None:
 def test_paths_are_found_below_root(tmp_path: Path) -> None:
     save(tmp_path, table())
     assert len(Tabular("x.csv", "label", root=str(tmp_path)).split("train")) == 210
+
+
+def test_a_row_of_missing_cells_is_counted_and_a_blank_line_is_not(tmp_path: Path) -> None:
+    lines = [f"{x:.4f},{y:.4f}" for x, y in RANDOM.normal(size=(100, 2))]
+    path = write(tmp_path, "\n".join(["x1,y", *lines[:50], "", *lines[50:], ",", "?,NA", "", ""]))
+    with pytest.raises(DataError) as caught:
+        Tabular(path, "y").describe()
+    assert str(caught.value) == (
+        f"2 rows have no target `y` in `{path}` (first: line 103); set `data.missing_target=drop` to leave them out"
+    )
+    facts = Tabular(path, "y", missing_target="drop").describe()
+    assert sum(part["rows"] for part in facts["splits"].values()) == 100

@@ -58,6 +58,20 @@ def test_the_target_is_not_needed_and_unknown_columns_are_listed_once(folder, cl
     assert len(lines) == 1 and lines[0].endswith("shoe, hat")
 
 
+def test_rows_of_missing_cells_keep_their_numbers_as_in_parquet(folder, classes: Run, tmp_path: Path) -> None:
+    (tmp_path / "holes.csv").write_text("age,wage,sex\n30,10,f\n,,\n\n?,NA,NULL\n40,30,m\n\n", encoding="utf-8")
+    ages, wages = [30, None, None, 40], [10.0, None, None, 30.0]
+    pl.DataFrame({"age": ages, "wage": wages, "sex": ["f", None, None, "m"]}).write_parquet(tmp_path / "holes.parquet")
+    tables = []
+    for name in ("holes.csv", "holes.parquet"):
+        folder.done("predict", classes.path, tmp_path / name, "-o", tmp_path / "o.csv", "predict.rows=3", "--force")
+        tables.append(load(tmp_path / "o.csv"))
+    assert tables[0]["row"].to_list() == [0, 1, 2, 3]
+    assert tables[0].rows() == tables[1].rows()
+    assert tables[0]["probability_yes"][1] == tables[0]["probability_yes"][2]
+    assert tables[0]["prediction"][3] == "yes" and tables[0]["prediction"][0] == "no"
+
+
 def test_a_missing_column_is_refused_by_name(folder, classes: Run, tmp_path: Path) -> None:
     pl.read_csv(folder.path / "new.csv").drop("wage").write_csv(tmp_path / "narrow.csv")
     code, sentence = refused(folder("predict", classes.path, tmp_path / "narrow.csv", "-o", tmp_path / "o.csv"))

@@ -1,7 +1,7 @@
 """Table files as polars frames: CSV and TSV (also gzipped) and Parquet, with errors that name the line.
 
 `Source.read` is the fast road for data that fits in memory, `Source.batches` the bounded one. Cells listed in
-`missing_values` become null; blank lines are skipped; rows are numbered from 0 without the header.
+`missing_values` become null; lines without any field are skipped; rows are numbered from 0 without the header.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if "OMP_NUM_THREADS" in os.environ:  # polars sizes its pool when it is imported
 
 import polars as pl
 
-from trainctl.data import blocks, number_text
+from trainctl.data import blocks, lines, number_text
 from trainctl.errors import DataError, UsageError
 
 MISSING_VALUES = ("", "?", "NA", "NULL")
@@ -157,20 +157,12 @@ class Source:
 
     def _without_blank_lines(self, frame: pl.DataFrame, text: Path | bytes) -> pl.DataFrame:
         # polars fills a blank line and a short row with nulls up to the last column: only then look closer
-        if frame.width == 0 or len(frame) == 0 or frame.to_series(frame.width - 1).null_count() == 0:
+        if len(frame) == 0 or (frame.width > 1 and frame.to_series(frame.width - 1).null_count() == 0):
             return frame
-        if self._shortest_line(text) < frame.width - 1:
+        fewest = lines.fewest_delimiters(text, self._separator)
+        if fewest < frame.width - 1:
             self._check_fields()
-        blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
-        return frame.filter(~blank) if blank.any() else frame
-
-    def _shortest_line(self, text: Path | bytes) -> int:
-        """Delimiters in the line that has the fewest; quotes and line breaks inside them are not understood."""
-        lines = pl.scan_csv(text, separator="\x01", quote_char=None, has_header=False, infer_schema=False)
-        try:
-            return int(lines.select(pl.first().str.count_matches(self._separator, literal=True).min()).collect().item())
-        except pl.exceptions.ComputeError:  # a line holds \x01
-            return 0
+        return frame if fewest else frame.filter(~lines.blank(text, self._separator))
 
     def _check_fields(self) -> None:
         width = len(self._raw_header)
@@ -249,7 +241,7 @@ class Source:
         with io.TextIOWrapper(self._open(), encoding=self._codec, errors="replace", newline="\n") as stream:
             for number, line in enumerate(stream, start=1):
                 if not pending and '"' not in line:
-                    if line.strip("\r\n \t" + separator) or line.count(separator) + 1 > 1 and line.strip("\r\n "):
+                    if separator in line or line.strip(lines.PADDING + "\n"):
                         yield number, line.count(separator) + 1
                     continue
                 start = start if pending else number
