@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,22 +76,26 @@ class RawColumns:
         return found
 
     def graph(self, opset: int) -> Any:
-        """The ONNX model from `ports` to `tensors`: LabelEncoder for texts, the columns put side by side."""
+        """The ONNX model from `ports` to `tensors`: LabelEncoder for texts, the columns put side by side.
+
+        No name inside it is that of a column; its outputs are in the order of `tensors`.
+        """
         from onnx import TensorProto, helper
 
-        nodes, sides = [helper.make_node("Constant", [], ["axis"], value_ints=[1])], {NUMBERS: [], CODES: []}  # type: ignore[var-annotated]
+        own = apart(column.name for column in self.columns)
+        nodes, sides = [helper.make_node("Constant", [], [f"{own}axis"], value_ints=[1])], {NUMBERS: [], CODES: []}  # type: ignore[var-annotated]
         for index, column in enumerate(self.columns):
             side, value = NUMBERS if column.name in self.numbers else CODES, column.name
             if self._dtype(column) == "string":
-                nodes += self._encoded(column, f"known{index}")
-                value = f"known{index}"
-            nodes.append(helper.make_node("Unsqueeze", [value, "axis"], [f"column{index}"]))
-            sides[side].append(f"column{index}")
-        nodes += [helper.make_node("Concat", parts, [side], axis=1) for side, parts in sides.items() if parts]
+                value = f"{own}known{index}"
+                nodes += self._encoded(column, value)
+            nodes.append(helper.make_node("Unsqueeze", [value, f"{own}axis"], [f"{own}column{index}"]))
+            sides[side].append(f"{own}column{index}")
+        nodes += [helper.make_node("Concat", parts, [own + side], axis=1) for side, parts in sides.items() if parts]
         types = {"float64": TensorProto.DOUBLE, "int64": TensorProto.INT64, "string": TensorProto.STRING}
         given, made = (
-            [helper.make_tensor_value_info(port.name, types[port.dtype], port.shape) for port in ports]
-            for ports in (self.ports(), self.tensors())
+            [helper.make_tensor_value_info(begin + port.name, types[port.dtype], port.shape) for port in ports]
+            for begin, ports in (("", self.ports()), (own, self.tensors()))
         )
         opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", _ONNX_ML)]
         return helper.make_model(
@@ -127,6 +131,14 @@ class RawColumns:
             return _texts(as_text(frame.get_column(column.name)))
         series = typed.get_column(column.name)
         return _texts(series) if column.kind == "categorical" else _floats(series)
+
+
+def apart(names: Iterable[str]) -> str:
+    """What none of the names begins with: a beginning for names of one's own beside them."""
+    taken, begin = set(names), "/"
+    while any(name.startswith(begin) for name in taken):
+        begin += "/"
+    return begin
 
 
 def _is_words(column: Column, raw: pl.Series) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from trainctl.compression.onnx_net import INPUT, OPSET, OUTPUT, OnnxNet, quietly, session, to_onnx, traced
 from trainctl.compression.trees import is_tree
 from trainctl.errors import UsageError
-from trainctl.exporting.columns import RawColumns
+from trainctl.exporting.columns import RawColumns, apart
 from trainctl.exporting.ports import Feed, Runner
 from trainctl.exporting.prepared import Whole
 from trainctl.exporting.subjects import Subject
@@ -24,9 +24,7 @@ def write(subject: Subject, opset: int | None, facts: Mapping[str, Any]) -> byte
     """The file's content; opset None: 20, or that of the run's own graph. UsageError where it cannot be written."""
     whole = not isinstance(subject.net, OnnxNet) and not is_tree(subject.net)
     pieces = _in_one(subject, opset or OPSET) if whole else _in_parts(subject, opset)
-    model = pieces[0]
-    for number, piece in enumerate(pieces[1:], start=1):
-        model = _joined(model, piece, number)
+    model = _joined(pieces)
     for node in model.graph.node:
         del node.metadata_props[:]
     del model.metadata_props[:]
@@ -105,14 +103,18 @@ def examples(subject: Subject) -> tuple[Tensor, ...]:
     return tuple(torch.zeros((2, *(int(size) for size in shape)), dtype=getattr(torch, name)) for name, shape in shapes)
 
 
-def _joined(first: Any, second: Any, number: int) -> Any:
-    """Two models as one: what `first` gives goes in where `second` takes it, by name."""
+def _joined(pieces: list[Any]) -> Any:
+    """Models in a row as one: what each gives goes into the next, in order. Its inputs may have any names."""
     from onnx import compose
 
-    names = [value.name for value in first.graph.output]
-    apart = compose.add_prefix(second, f"{number}/", rename_inputs=True, rename_outputs=False)
-    with quietly():
-        return compose.merge_models(first, apart, [(name, f"{number}/{name}") for name in names])
+    model, own = pieces[0], apart(value.name for value in pieces[0].graph.input)
+    for number, piece in enumerate(pieces[1:], start=1):
+        is_last = piece is pieces[-1]
+        named = compose.add_prefix(piece, f"{own}{number}/", rename_inputs=True, rename_outputs=not is_last)
+        edges = zip(model.graph.output, named.graph.input, strict=True)
+        with quietly():
+            model = compose.merge_models(model, named, [(given.name, taken.name) for given, taken in edges])
+    return model
 
 
 def _entries(facts: Mapping[str, Any]) -> list[Any]:
