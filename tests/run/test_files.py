@@ -37,6 +37,15 @@ def test_a_failed_write_keeps_the_old_file_and_removes_its_temporary_one(
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_file_longer_than_files_may_be_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", _raise(errno.EFBIG))
+    with pytest.raises(ResourceError) as caught:
+        files.write_atomic(tmp_path / "a.txt", b"x" * 12_000)
+    assert str(caught.value) == "the limit on file sizes (ulimit -f) is reached writing 12 kB to `a.txt`"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("call", ["replace", "fsync"])
 def test_an_input_output_error_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     monkeypatch.chdir(tmp_path)

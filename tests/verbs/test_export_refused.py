@@ -61,7 +61,8 @@ def test_a_file_that_gives_other_values_never_gets_its_name(folder, classes: Run
 def test_a_full_disk_leaves_nothing(forked, folder, classes: Run, tmp_path: Path) -> None:
     words = ("export", str(classes.path), "preprocessing=true", "-o", str(tmp_path / "net.onnx"))
     done = forked.run(*words, cwd=folder.path, limits={"RLIMIT_FSIZE": 12_000})
-    assert done.code == 5 and done.err.splitlines()[-1].startswith("trainctl: error: disk full writing")
+    said = "trainctl: error: the limit on file sizes (ulimit -f) is reached writing"
+    assert done.code == 5 and done.err.splitlines()[-1].startswith(said)
     assert not list(tmp_path.iterdir())
 
 

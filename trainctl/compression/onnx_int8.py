@@ -9,10 +9,8 @@ the kernels are four times slower on an x86 CPU.
 from __future__ import annotations
 
 import ast
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,21 +51,16 @@ class Layer:
 
 
 def prepare(content: bytes) -> Any:
-    """The graph with constants folded, batch norms in the layers before them and all shapes known, for `quantized`.
-
-    ONNX Runtime gives its graph only as a file, which lies in a temporary folder until it is read.
-    """
+    """The graph with constants folded, batch norms in the layers before them and all shapes known, for `quantized`."""
     import onnx
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    with tempfile.TemporaryDirectory() as folder:
-        options.optimized_model_filepath = str(Path(folder) / "graph.onnx")
-        ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        model = onnx.load_model(options.optimized_model_filepath)
-    model = onnx_shapes.settle(model)
+    level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    # a session would write its graph to a file, and there may be no room for one
+    folded = ort.ModelCompiler(options, content, graph_optimization_level=level).compile_to_bytes()
+    model = onnx_shapes.settle(onnx.load_model_from_string(folded))
     _name_layers(model, onnx.load_model_from_string(content))
     used = {node.domain for node in model.graph.node}
     kept = [entry for entry in model.opset_import if entry.domain in used or not entry.domain]
@@ -211,17 +204,20 @@ def _joined_static(graph: Graph, names: list[str], ranges: Mapping[str, Range], 
 
     Its operator form (QLinearConv, QGemm) is smaller than the form of pairs around float operators, and as fast.
     """
+    import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
-    from onnxruntime.quantization.quant_utils import QuantizationMode
+    from onnxruntime.quantization.quant_utils import QuantizationMode, add_infer_metadata
 
     chosen = [*names, *_joins(graph, set(names))]
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     operators = sorted({"Conv", "Gemm"} | _JOINS)
     with quietly():
+        known = onnx.shape_inference.infer_shapes(graph.model)
+        add_infer_metadata(known)  # else the quantizer infers shapes by way of a file in a temporary folder
         quantizer = ONNXQuantizer(
-            graph.model, per_channel, bits < 8, QuantizationMode.QLinearOps, True, QuantType.QInt8, QuantType.QUInt8,
+            known, per_channel, bits < 8, QuantizationMode.QLinearOps, True, QuantType.QInt8, QuantType.QUInt8,
             TensorsData(CalibrationMethod.MinMax, data), chosen, [], operators, {},
         )  # fmt: skip
         quantizer.quantize_model()

@@ -54,8 +54,10 @@ def megabytes(size: float) -> str:
 
 def explain(error: OSError, path: Path, size: int | None = None) -> TrainctlError:
     """The error to raise for a failed write of `size` bytes to `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        what = f" {megabytes(size)}" if size is not None else ""
+    what = f" {megabytes(size)}" if size is not None else ""
+    if error.errno == errno.EFBIG:
+        return ResourceError(f"the limit on file sizes (ulimit -f) is reached writing{what} to `{shown(path)}`")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(path.parent).free
             return ResourceError(f"disk full writing{what} ({megabytes(free)} free) to `{shown(path)}`")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -107,6 +109,9 @@ class CheckpointStore:
         try:  # torch does not say why: nothing can be made here, or nothing more fits
             path.touch()
             path.unlink()
-            return files.explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), target)
+            # of the two that may have ended it, a limit on files and the room on the disk, the smaller did
+            longest, free = resource.getrlimit(resource.RLIMIT_FSIZE)[0], shutil.disk_usage(path.parent).free
+            number = errno.EFBIG if 0 <= longest < free else errno.ENOSPC
+            return files.explain(OSError(number, os.strerror(number)), target)
         except OSError as reason:
             return files.explain(reason, target)
