@@ -12,10 +12,10 @@ from trainctl.run.run import Run
 def next_commands(run: Run) -> list[str]:
     """Whole commands; a run with classes of others needs `--trust`, and only our data modules and tasks can predict."""
     name = render.quoted(run.path)
+    trust = "".join(f" --trust {package}" for package in untrusted_packages(run.config))
     if run.verb == "compress" and isinstance(run.record.get("best"), str):
         best = render.quoted(run.path / run.record["best"])
-        return [f"trainctl evaluate {best}", f"trainctl export {best} format=onnx"]
-    trust = "".join(f" --trust {package}" for package in untrusted_packages(run.config))
+        return [f"trainctl evaluate {best}{trust}", f"trainctl export {best} format=onnx{trust}"]
     if run.status in ("stopped", "crashed") and run.verb in (*MODEL_VERBS, "compress"):
         return [f"trainctl {run.verb} --resume {name}{trust}"]
     if run.verb not in MODEL_VERBS:
