@@ -92,10 +92,22 @@ def test_what_cannot_be_compared_is_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "auroc", "log_loss"])
-def test_one_metric_alone_has_the_interval_that_it_has_among_all(metric: str) -> None:
-    outputs, y = probabilities(300, 3, 2)
-    whole = evaluate_outputs(outputs, y, THREE, 200, 5)
-    value, interval = with_interval(f"val/{metric}", outputs, y, THREE, 200, 5)
-    assert value == pytest.approx(whole.metrics[metric], abs=1e-6)
-    assert interval == pytest.approx(whole.intervals[metric], abs=1e-6)
-    assert with_interval(metric, outputs[:0], y[:0], THREE) == (None, None)
+@pytest.mark.parametrize("spec", [BINARY, THREE], ids=["binary", "three classes"])
+def test_one_metric_alone_has_the_interval_that_it_has_among_all(metric: str, spec: DataSpec) -> None:
+    outputs, y = probabilities(300, len(spec.classes), 2)
+    whole = evaluate_outputs(outputs, y, spec, 200, 5)
+    value, interval = with_interval(f"val/{metric}", outputs, y, spec, 200, 5)
+    assert value == pytest.approx(whole.metrics[metric], abs=1e-12)
+    assert interval == pytest.approx(whole.intervals[metric], abs=1e-12)
+    assert with_interval(metric, outputs[:0], y[:0], spec) == (None, None)
+
+
+@pytest.mark.parametrize("metric", ["rmse", "mae", "r2", "error_q05"])
+def test_one_metric_of_a_number_alone_has_the_interval_that_it_has_among_all(metric: str) -> None:
+    generator = torch.Generator().manual_seed(4)
+    y = torch.randn(300, generator=generator) * 10
+    outputs = y + torch.randn(300, generator=generator)
+    whole = evaluate_outputs(outputs, y, NUMBER, 200, 5)
+    value, interval = with_interval(metric, outputs, y, NUMBER, 200, 5)
+    assert value == pytest.approx(whole.metrics[metric], abs=1e-12)
+    assert interval == pytest.approx(whole.intervals[metric], abs=1e-12)

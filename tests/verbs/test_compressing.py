@@ -74,6 +74,16 @@ def test_evaluating_a_compressed_run_compares_it_with_its_parent(lab: Any, made:
     assert "beside its parent: " in done.err
 
 
+def test_a_figure_has_one_interval_wherever_it_is_read(lab: Any, made: Any, trained: Path) -> None:
+    run, content = made("prune", "compressor.amount=0.5", "finetune=false")
+    for owner, figures in ((run.path, content["after"]), (trained, content["before"])):
+        for split in ("val", "test"):
+            name = f"{split}/{figures['objective']}"
+            told = lab.run("evaluate", str(owner), "evaluate.bootstrap=20", f"split={split}").record["intervals"]
+            assert told[name] == figures["scores"][split]["interval"]
+    assert run.record["intervals"][name] == content["after"]["scores"]["test"]["interval"]
+
+
 def test_channels_really_go_and_the_record_says_by_how_much(made: Any, trained: Path) -> None:
     run, content = made("prune", "compressor.amount=0.5", "trainer.max_epochs=1")
     shapes = {name: list(tensor.shape) for name, tensor in load_file(run.path / "model.safetensors").items()}

@@ -68,14 +68,16 @@ def paired_difference(
 def with_interval(
     metric: str, outputs: Tensor, y: Tensor, spec: DataSpec, resamples: int = 1000, seed: int = 0
 ) -> tuple[float | None, Interval | None]:
-    """(metric, 95 % interval) of one net's outputs, as in `paired_difference`; other metrics cost no time."""
+    """(metric, 95 % interval) of one net's outputs, as `evaluate_outputs` gives them among all metrics."""
     name = measured_as(metric, spec)
     if not len(y):
         return None, None
-    scores = _scores(outputs.cpu(), y.cpu(), spec, name, None)
+    outputs, y = outputs.cpu(), y.cpu()
+    # the same rows are drawn only where they lie in the same order, and quantiles have numbers sorted
+    scores = ClassScores(outputs, y, [name]) if spec.target == "class" else NumberScores(outputs, y, names.NUMBER)
 
     def of(weights: Tensor) -> dict[str, Tensor]:
-        return {name: _in_order(scores, weights)[name].double()}
+        return {name: scores(weights)[name].double()}
 
     value = of(torch.ones(1, len(y), dtype=torch.float64))[name].item()
     interval = bootstrap.intervals(of, len(y), resamples, seed)[name] if resamples else None
