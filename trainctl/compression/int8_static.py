@@ -120,11 +120,11 @@ def chosen_layers(model: Any, patterns: Sequence[str], operators: Collection[str
     for name, operator in onnx_int8.others(model):
         context.leave(name, f"ONNX Runtime has no int8 {operator} of this form")
     found = onnx_int8.layers(model)
-    known = sorted({layer.operator for layer in found})
+    known = sorted({layer.operator for layer in found}.intersection(onnx_int8.STATIC)) or ["none of them"]
     for operator in operators:
-        if operator not in onnx_int8.MODES:
+        if operator not in onnx_int8.STATIC:
             raise UsageError(
-                f"`compressor.operators` holds '{operator}', which is none of {', '.join(onnx_int8.MODES)}; "
+                f"`compressor.operators` holds '{operator}', which is none of {', '.join(onnx_int8.STATIC)}; "
                 f"this net has {', '.join(known)}"
             )
     left = excluded(patterns, dict.fromkeys(layer.name for layer in found))

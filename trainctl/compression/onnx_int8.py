@@ -29,6 +29,7 @@ MODES = {
     "Gather": ("weight",),
     "LSTM": ("dynamic",),
 }
+STATIC = tuple(operator for operator, modes in MODES.items() if modes != ("dynamic",))
 # Operators that ONNX Runtime computes in 8 bits when all that they read is in 8 bits already.
 _JOINS = {"Relu", "Clip", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Reshape", "Flatten"}
 _JOINS |= {"Squeeze", "Unsqueeze", "Transpose", "Add", "Concat"}
