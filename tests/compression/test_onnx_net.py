@@ -26,6 +26,16 @@ class Fixed(nn.Module):
         return x.reshape(4, 6)
 
 
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(1, 3, bidirectional=True, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = nn.utils.rnn.pack_padded_sequence(x[:, :, None], (x > 9).sum(1) + 2, True, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.rnn(rows)[0], True, total_length=x.shape[1])[0].mean(1)
+
+
 @pytest.mark.parametrize(
     ("layer", "sentence"),
     [
@@ -33,8 +43,10 @@ class Fixed(nn.Module):
         (Branch(), "the layer `1.1` (Branch) decides by the values that it computes, and a graph cannot branch on them;"
                    " use torch.where"),
         (Fixed(), "the layer `1.1` (Fixed) takes one batch size only; use x.shape[0] for it"),
+        (Packed(), "the layer `1.1.rnn` (LSTM) is given a packed sequence, which a graph cannot hold; give it the "
+                   "padded one"),
     ],
-    ids=["operator", "branch", "batch"],
+    ids=["operator", "branch", "batch", "packed"],
 )
 def test_a_layer_that_cannot_be_exported_is_named(layer: nn.Module, sentence: str, capfd) -> None:
     net = nn.Sequential(nn.Linear(6, 6), nn.Sequential(nn.ReLU(), layer))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from trainctl.compression.onnx_net import quietly
 
@@ -26,6 +27,9 @@ def reason(error: BaseException, net: nn.Module, examples: tuple[Tensor, ...]) -
         if target is not None:
             operator = ".".join(target.split(".")[:2])
             return f"no operator of ONNX does what `{operator}`{_place(net, examples, target)} does; use another layer"
+        packed = _given_packed(net, examples)
+        if packed is not None:
+            return f"{packed} is given a packed sequence, which a graph cannot hold; give it the padded one"
         where, inner = _first_to_fail(net, examples, causes[-1])
     said = (str(inner).strip().splitlines() or [type(inner).__name__])[0]
     if type(inner).__name__ == "GuardOnDataDependentSymNode":
@@ -71,6 +75,31 @@ def _first_to_fail(net: nn.Module, examples: tuple[Tensor, ...], error: BaseExce
             return _told(path, type(module).__name__), error
 
 
+def _given_packed(net: nn.Module, examples: tuple[Tensor, ...]) -> str | None:
+    """The first layer that a forward pass gives a packed sequence, told: its lengths are values, not shapes."""
+    found: list[str] = []
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if any(isinstance(one, PackedSequence) for one in inputs):
+                found.append(_told(name, type(module).__name__))
+
+        return hook
+
+    _forward(net, examples, [module.register_forward_pre_hook(keep(name)) for name, module in net.named_modules()])
+    return found[0] if found else None
+
+
+def _forward(module: nn.Module, examples: tuple[Tensor, ...], hooks: list[Any]) -> None:
+    """A forward pass as far as it goes; then the hooks are taken out."""
+    try:
+        with torch.no_grad(), contextlib.suppress(Exception):
+            module(*examples)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _told(path: str, kind: str) -> str:
     return f"the layer `{path}` ({kind})" if path else f"the net itself ({kind})"
 
@@ -86,13 +115,9 @@ def _inputs_of_children(module: nn.Module, examples: tuple[Tensor, ...]) -> dict
 
         return hook
 
-    hooks = [child.register_forward_pre_hook(keep(name)) for name, child in module.named_children()]
-    try:
-        with torch.no_grad(), contextlib.suppress(Exception):
-            module(*examples)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    _forward(
+        module, examples, [child.register_forward_pre_hook(keep(name)) for name, child in module.named_children()]
+    )
     return given
 
 
