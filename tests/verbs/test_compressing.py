@@ -184,6 +184,28 @@ def test_zeros_that_are_not_held_and_data_that_has_changed_are_said(lab: Any) ->
     assert f"warning: the data has changed since `{masked.name}` was made (train, val, test), so rows" in done.err
 
 
+THEIRS = """import torch
+class Noisy(torch.nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.inner = torch.nn.Linear(spec.num_features, spec.num_outputs)
+    def forward(self, x):
+        return self.inner(torch.nn.functional.dropout(x))
+"""
+
+
+def test_a_net_that_draws_random_numbers_is_not_quantized(lab: Any) -> None:
+    (lab.folder / "their.py").write_text(THEIRS, encoding="utf-8")
+    (lab.folder / "conf" / "model").mkdir(parents=True)
+    (lab.folder / "conf" / "model" / "noisy.yaml").write_text("_target_: their.Noisy\n", encoding="utf-8")
+    run = lab.train("model=noisy", "data.categorical=0", "trainer.max_epochs=1")
+    assert lab.sentence(2, "quantize", str(run.path), *QUICK, "compressor=int8_static", "--trust", "their") == (
+        "the net (Noisy) gives other values for the same rows each time, so figures of it and of what it is quantized "
+        "to would not hold; draw random numbers in its `forward` only `if self.training`"
+    )
+    assert not list((lab.folder / "runs").glob("quantize/*"))
+
+
 def test_distilling_without_fine_tuning_is_refused(lab: Any, trained: Path) -> None:
     assert lab.sentence(2, "quantize", str(trained), "compressor=int8_static", "distill=true") == (
         "`distill=true` is for fine-tuning, and `compressor=int8_static` makes none; leave it out"
