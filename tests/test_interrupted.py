@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from trainctl.errors import Interrupted, raise_swallowed
+from trainctl.launch import signals_raise
 
 # everything that has state: dropout, a schedule by steps, accumulation, averaged weights, patience
 WORK = [
@@ -129,6 +133,40 @@ def test_a_signal_before_training_leaves_with_its_code(forked, tmp_path):
     done = started.wait()
     assert done.code == 143
     assert done.err.splitlines()[-1] == "trainctl: error: stopped by SIGTERM"
+
+
+THEIRS = """import os, signal, torch
+class Trap:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        [None for _ in range(1000)]
+class Net(torch.nn.Linear):
+    def __init__(self, spec):
+        super().__init__(spec.num_features, spec.num_outputs)
+        Trap()
+"""
+
+
+def test_a_signal_whose_exception_a_library_swallows_ends_the_run_all_the_same(forked, tmp_path):
+    (tmp_path / "their.py").write_text(THEIRS, encoding="utf-8")
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "trap.yaml").write_text("_target_: their.Net\n", encoding="utf-8")
+    done = forked.run("train", "data=synthetic", "data.categorical=0", "model=trap", "trainer.threads=1", cwd=tmp_path)
+    assert "Exception ignored in: <function Trap.__del__" in done.err
+    assert (done.code, done.err.splitlines()[-1]) == (130, "trainctl: error: stopped by SIGINT")
+    record = json.loads((only_run(tmp_path) / "run.json").read_text(encoding="utf-8"))
+    assert (record["status"], record["stopped_by"]) == ("stopped", "SIGINT")
+
+
+def test_a_signal_that_was_obeyed_stops_nothing_later():
+    with pytest.raises(Interrupted), signals_raise():
+        signal.raise_signal(signal.SIGTERM)
+    raise_swallowed()
+    with pytest.raises(Interrupted), signals_raise():
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+        raise_swallowed()
+    raise_swallowed()
 
 
 def test_a_crashed_run_is_shown_as_crashed_and_resumed(forked, tmp_path, undisturbed):

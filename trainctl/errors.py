@@ -78,9 +78,24 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+_received: list[int] = []  # by `raise_interrupted`, until what they came for has ended
+
+
 def raise_interrupted(signum: int, frame: object) -> None:
     """The handler for SIGNALS wherever training is not in the middle of a fit."""
+    _received.append(signum)
     raise Interrupted(signum)
+
+
+def raise_swallowed() -> None:
+    """Interrupted for a signal that is still to be obeyed: raised in a `__del__` or a callback, it ended nothing."""
+    if _received:
+        raise Interrupted(_received[-1])
+
+
+def obeyed() -> None:
+    """What the signals came for has ended."""
+    _received.clear()
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

@@ -29,6 +29,7 @@ from trainctl.errors import (
     SIGNALS,
     RunError,
     UsageError,
+    obeyed,
     raise_interrupted,
 )
 from trainctl.run import directory, failures, files
@@ -186,10 +187,16 @@ def work(run: Run, options: Options, source: Run | None, resume: bool, started: 
 
 @contextmanager
 def signals_raise() -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGHUP raise Interrupted wherever we are; during fit the Signals callback takes over."""
+    """SIGTERM, SIGINT and SIGHUP raise Interrupted wherever we are; during fit the Signals callback takes over.
+
+    Where a library swallows it, `Job.clock` raises it again, at the latest before the run is completed.
+    """
     previous = {signum: signal.signal(signum, raise_interrupted) for signum in SIGNALS}
     try:
         yield
+    except BaseException:
+        obeyed()
+        raise
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainctl.errors import raise_swallowed
 from trainctl.run import checkpoints, files
 from trainctl.run.run import Run
 
@@ -57,7 +58,8 @@ class Job:
         return self.run.config if self.trains is None else self.trains
 
     def clock(self, name: str, started: float) -> None:
-        """Add the seconds since `started` (time.perf_counter) to `<name>_s`."""
+        """Add the seconds since `started` (time.perf_counter) to `<name>_s`; Interrupted for a signal that got lost."""
+        raise_swallowed()
         key = f"{name}_s"
         self.timing[key] = round(self.timing.get(key, 0.0) + time.perf_counter() - started, 3)
 
