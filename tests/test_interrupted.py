@@ -158,6 +158,17 @@ def test_a_signal_whose_exception_a_library_swallows_ends_the_run_all_the_same(f
     assert (record["status"], record["stopped_by"]) == ("stopped", "SIGINT")
 
 
+def test_a_signal_that_a_library_makes_another_error_of_is_still_a_signal():
+    with pytest.raises(Interrupted) as raised, signals_raise():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:
+            raise RuntimeError("panicked") from error
+    assert raised.value.signum == signal.SIGTERM
+    with pytest.raises(RuntimeError, match="^without a signal$"), signals_raise():
+        raise RuntimeError("without a signal")
+
+
 def test_a_signal_that_was_obeyed_stops_nothing_later():
     with pytest.raises(Interrupted), signals_raise():
         signal.raise_signal(signal.SIGTERM)

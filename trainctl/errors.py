@@ -93,9 +93,11 @@ def raise_swallowed() -> None:
         raise Interrupted(_received[-1])
 
 
-def obeyed() -> None:
-    """What the signals came for has ended."""
+def obeyed() -> int | None:
+    """What the signals came for has ended; returns the last of them."""
+    signum = _received[-1] if _received else None
     _received.clear()
+    return signum
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

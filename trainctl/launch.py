@@ -27,7 +27,9 @@ from trainctl.config import saved
 from trainctl.config.compose import compose, plain
 from trainctl.errors import (
     SIGNALS,
+    Interrupted,
     RunError,
+    TrainctlError,
     UsageError,
     obeyed,
     raise_interrupted,
@@ -189,14 +191,17 @@ def work(run: Run, options: Options, source: Run | None, resume: bool, started: 
 def signals_raise() -> Iterator[None]:
     """SIGTERM, SIGINT and SIGHUP raise Interrupted wherever we are; during fit the Signals callback takes over.
 
-    Where a library swallows it, `Job.clock` raises it again, at the latest before the run is completed.
+    Where a library swallows it, `Job.clock` raises it again, at the latest before the run is completed; where one makes
+    another error of it, it is made Interrupted again.
     """
     previous = {signum: signal.signal(signum, raise_interrupted) for signum in SIGNALS}
     try:
         yield
-    except BaseException:
-        obeyed()
-        raise
+    except BaseException as error:
+        signum = obeyed()
+        if signum is None or isinstance(error, Interrupted | TrainctlError):
+            raise
+        raise Interrupted(signum) from error
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)

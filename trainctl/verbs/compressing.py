@@ -9,11 +9,18 @@ from __future__ import annotations
 import copy
 import time
 
+import torch
+from torch import Tensor, nn
+
 from trainctl.compression.base import node_of, parent_of
+from trainctl.errors import UsageError
 from trainctl.verbs import budget_search, compression_record, restore
 from trainctl.verbs.attempt import Attempt, made
 from trainctl.verbs.job import Job, Outcome
 from trainctl.verbs.parent import Parent
+
+ROWS = 64  # given to a net twice
+SAME = 1e-4  # of the largest output: what threads may change in the last bits of one net's outputs
 
 
 def compress(job: Job) -> Outcome:
@@ -23,6 +30,8 @@ def compress(job: Job) -> Outcome:
         uncompressed(job)
     parent = Parent.restore(job)
     compressor = made(parent, {})  # refused before any work
+    if job.run.verb == "quantize":
+        refuse_random(parent.net, parent.calibration[:ROWS])
     job.clock("setup", started)
     started = time.perf_counter()
     found = budget_search.search(parent, compressor)
@@ -31,6 +40,17 @@ def compress(job: Job) -> Outcome:
     outcome = compression_record.write(parent, found)
     parent.rounds.forget()
     return outcome
+
+
+def refuse_random(net: nn.Module, x: Tensor) -> None:
+    """UsageError when the net gives other values for the same rows x [N, ...] once more: no figure of it would hold."""
+    with torch.inference_mode():
+        one, other = net(x), net(x)
+    if float((one - other).abs().max()) > SAME * float(one.abs().max()):
+        raise UsageError(
+            f"the net ({type(net).__name__}) gives other values for the same rows each time, so figures of it and of "
+            "what it is quantized to would not hold; draw random numbers in its `forward` only `if self.training`"
+        )
 
 
 def uncompressed(job: Job) -> None:

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, cast
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 
 from trainctl import build, metrics
@@ -20,7 +19,6 @@ from trainctl.budgets import Budget
 from trainctl.compression import latency, measure, sparse
 from trainctl.compression.footprint import footprint
 from trainctl.compression.measure import Figures, Score
-from trainctl.errors import UsageError
 from trainctl.metrics.paired import agreement, measured_as, paired_difference, with_interval
 from trainctl.run import files
 from trainctl.run.run import Run
@@ -37,7 +35,6 @@ log = logging.getLogger("trainctl")
 SPLITS = ("val", "test")
 BATCHES = (1, 64)
 RECORD = "compression.json"
-SAME = 1e-4  # of the largest output: what threads may change in the last bits of one net's outputs
 
 _outputs: Once[tuple[Tensor, Tensor]] = Once()
 _counted: Once[Figures] = Once()
@@ -48,8 +45,6 @@ def write(parent: Parent, found: Found) -> Outcome:
     started = time.perf_counter()
     job, run, source = parent.job, parent.job.run, parent.job.source
     assert source is not None
-    if run.verb == "quantize":
-        refuse_random(parent.net, parent.calibration[: BATCHES[-1]])
     config = as_evaluated(parent.config | {"model": run.config["model"]})
     child = as_shipped(parent, config, run)
     trainer = build.trainer(config, run.path)
@@ -76,17 +71,6 @@ def write(parent: Parent, found: Found) -> Outcome:
     artifact = restore.file_of(child.net)
     fields = {"gate": content["gate"], "monitor": f"val/{parent.objective.name}", "method": content["method"]}
     return Outcome(named, intervals, {"weights": artifact, "compression": RECORD, **kept}, fields)
-
-
-def refuse_random(net: nn.Module, x: Tensor) -> None:
-    """UsageError when the net gives other values for the same rows x [N, ...] once more: no figure of it would hold."""
-    with torch.inference_mode():
-        one, other = net(x), net(x)
-    if float((one - other).abs().max()) > SAME * float(one.abs().max()):
-        raise UsageError(
-            f"the net ({type(net).__name__}) gives other values for the same rows each time, so figures of it and of "
-            "what it is quantized to would not hold; draw random numbers in its `forward` only `if self.training`"
-        )
 
 
 def as_evaluated(config: dict[str, Any]) -> dict[str, Any]:
