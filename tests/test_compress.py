@@ -201,9 +201,9 @@ def test_time_that_is_left_goes_into_a_longer_fine_tuning_of_the_hardest(tmp_pat
     assert searched(1000.0, amounts=[0.9]) == [(0.9, 3), (0.9, 6)], "none is within, with more it may be"
     assert searched(1000.0, amounts=[]) == []
     (tmp_path / "trials" / "1").mkdir(parents=True)
-    Run.create(tmp_path / "trials" / "1", "prune", {}, ["compressor.amount=0.9", "trainer.max_epochs=3"])
+    Run.create(tmp_path / "trials" / "1", "prune", {}, ["compressor.amount=0.9", "trainer.max_epochs=3"], facts={})
     assert searched(20.0) == [(0.5, 3), (0.9, 3)], "begun before an interruption"
-    Run.create(tmp_path / "trials" / "1", "quantize", {}, ["compressor=int8"])
+    Run.create(tmp_path / "trials" / "1", "quantize", {}, ["compressor=int8"], facts={})
     assert searched(1000.0) == [(0.5, 3)], "there was no time for it before the interruption"
 
 

@@ -173,9 +173,9 @@ class Search:
     def _room(self, amount: float, most: int, least: int, deadline: float) -> int:
         """Epochs for a point that there is time for; what was decided before an interruption stands."""
         with contextlib.suppress(RunError):
-            words = dict(word.split("=", 1) for word in Run.open(self._place()).record["overrides"])
+            words = dict(word.partition("=")[::2] for word in Run.open(self._place()).record.get("overrides", []))
             same = words.get("compressor.amount") == str(amount)
-            return int(words["trainer.max_epochs"]) if same else 0
+            return int(words.get("trainer.max_epochs", 0)) if same else 0
         return self.pace.epochs(amount, most, least, deadline - self._now() - self._comparing())
 
     def _pruned(self, amount: float, epochs: int, whole: list[str], told: str = "") -> float:

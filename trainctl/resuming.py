@@ -51,7 +51,7 @@ def resume(run: Run, overrides: Sequence[str], options: launch.Options) -> Run:
 
 def compressed_by(run: Run) -> Run:
     """The run that an interrupted `prune`, `quantize` or `compress` is about. RunError for a damaged record."""
-    budget = run.record.get("budget", {})
+    budget = run.record.get("budget", None if run.verb == "compress" else {})  # a point of a search has none
     if run.parent is None or not isinstance(budget, dict) or not set(budget) <= set(Budget().to_dict()):
         shown = files.shown(run.path / "run.json")
         raise RunError(f"`{shown}` is damaged: it lacks `parent` or `budget`; `trainctl {run.verb}` again")

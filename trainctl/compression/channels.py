@@ -173,7 +173,7 @@ class Channels(Compressor):
             )
         for group in groups:
             count = self._before.get(group.name, group.units)
-            if count * (1 - self.amount) <= 0.5 and not group.numbers:
+            if count * (1 - self.amount) <= 0.5 and not group.is_heads:
                 most = math.floor(100 * (1 - 1 / count)) / 100
                 raise UsageError(
                     f"compressor.amount={self.amount} would take all {count * group.width} channels of `{group.name}`; "
@@ -189,7 +189,7 @@ class Channels(Compressor):
             left = [count - int(count * share + 0.5) for count in initial]
         chosen = []
         for group, score, stay in zip(groups, scores, left, strict=True):
-            step = 1 if group.numbers else self._step(group)
+            step = 1 if group.is_heads else self._step(group)
             stay = min(max(round(stay / step) * step, step, 1), group.units)
             chosen.append(importance.lowest(score, group.units - stay))
         return chosen

@@ -41,6 +41,11 @@ class Group:
     layers: tuple[str, ...]
     numbers: Numbers = ()
 
+    @property
+    def is_heads(self) -> bool:
+        """Whether its units are heads of attention."""
+        return any(attribute in HEADS for _, attribute, _ in self.numbers)
+
     def removal(self, units: Sequence[int], into: Removal | None = None) -> Removal:
         """What taking out `units` means for the net."""
         into = into or Removal()

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
@@ -41,9 +40,12 @@ class Round:
     seconds: float = 0.0
 
     def begin(self) -> None:
-        """From here on the run's checkpoints and logged epochs are of this round."""
+        """From here on the run's checkpoints and logged epochs are of this round; what came after it is void."""
         self.run.cut_metrics(0)
         checkpoints.clear(self.run.path)
+        for path in self._path("json").parent.glob("*.*"):
+            if path.stem.isdecimal() and int(path.stem) >= self.number:
+                path.unlink()
         self._mark()
 
     def end(self, net: nn.Module, seconds: float) -> None:
@@ -53,19 +55,17 @@ class Round:
         self._mark(end=hashlib.sha256(content).hexdigest(), seconds=seconds)
 
     def load(self, net: nn.Module) -> bool:
-        """Give `net` the weights that the round ended with; False when it has not ended, or they are damaged."""
+        """Give `net` the weights that the round ended with; False when it has not ended, or begins anew."""
         known = self._known()
-        path = self._path("safetensors")
-        if known.get("end") is None or not path.is_file():
+        if not self.begun or known.get("end") is None:
             return False
-        content = path.read_bytes()
+        path = self._path("safetensors")
+        content = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(content).hexdigest() != known["end"]:
             log.warning("`%s` is damaged; fine-tuning again", files.shown(path))
+            self.begun = False  # checkpoints may be of a later round
             return False
-        try:
-            tensors.load(net, load(content))
-        except (SafetensorError, ValueError):
-            return False
+        tensors.load(net, load(content))
         self.seconds = float(known.get("seconds") or 0.0)
         return True
 
