@@ -153,7 +153,8 @@ def test_a_search_whose_directory_is_gone_ends(tmp_path: Path) -> None:
 
 
 def test_layers_that_4_bits_spoil_get_8(tmp_path: Path) -> None:
-    search = compress.Search(SimpleNamespace(path=tmp_path), None, [], None, Budget(0.01))  # type: ignore[arg-type]
+    searched = SimpleNamespace(path=tmp_path, config={"compress": {"four_bits": True}})
+    search = compress.Search(searched, None, [], None, Budget(0.01))  # type: ignore[arg-type]
     given: list[Any] = []
     search._child = lambda *words: given.append(words)  # type: ignore[method-assign]
     rows = [
@@ -189,7 +190,7 @@ def test_time_that_is_left_goes_into_a_longer_fine_tuning_of_the_hardest(tmp_pat
             return amount / 70  # 0.5 is within
 
         search._pruned = pruned  # type: ignore[method-assign]
-        search._prune(time.perf_counter() + deadline, [], [])
+        search._prune(time.perf_counter() + deadline, [])
         return [(one.amount, one.epochs) for one in search.pace.tried]
 
     assert searched(1000.0) == [(0.5, 3), (0.9, 3), (0.5, 6)]

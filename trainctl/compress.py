@@ -99,9 +99,10 @@ class Search:
         limit = self._time_limit()
         log.info("searching for about %s", duration(limit))
         self._quantize(self.source, "")
-        if self.run.config["compress"]["four_bits"]:
-            self._four_bits(rows, self.source)
-        self._prune(started + limit, _kept_whole(rows, self.budget.max_drop or DEFAULT_DROP), rows)
+        self._four_bits(rows, self.source)
+        hardest = self._prune(started + limit, _kept_whole(rows, self.budget.max_drop or DEFAULT_DROP))
+        if (best := min(self.pruned.get(hardest, []), key=pareto.drop, default=None)) is not None:
+            self._four_bits(rows, best, f"channels {hardest:g}, ", started + limit)
         if not self.points:
             why = "; ".join(f"{one['what']}: {one['error']}" for one in self.failed) or "none was asked for"
             raise UsageError(f"no point could be made of `{files.shown(self.source.path)}`: {why}")
@@ -135,6 +136,8 @@ class Search:
 
         All layers together may drop as much as the budget allows, so each alone may by its share of the weights.
         """
+        if not self.run.config["compress"]["four_bits"]:
+            return
         linear = [row for row in rows if row["kind"] == "Linear"]
         limit = self.budget.max_drop or DEFAULT_DROP
         eight = [row for row in linear if row["drop"]["int4"] > limit * max(row["share"], 1 / len(linear))]
@@ -146,10 +149,10 @@ class Search:
         child = self._child("quantize", parent, words, f"{made}int4_weight_only{told}")
         self.four_bits_s = pareto.took(child, "total_s") if child is not None else 0.0
 
-    def _prune(self, deadline: float, whole: list[str], rows: list[Point]) -> None:
+    def _prune(self, deadline: float, whole: list[str]) -> float:
         """Prune and quantize at shares of the multiply-adds found by halving, as long as there is time.
 
-        What is left of it goes into a longer fine-tuning of the hardest one within the budget.
+        What is left of it goes into a longer fine-tuning of the hardest one within the budget, which is returned.
         """
         amounts, given = sorted(self.run.config["compress"]["amounts"]), self.run.config["compress"]["epochs"]
         every = int(self.run.config["trainer"]["max_epochs"])
@@ -166,9 +169,7 @@ class Search:
         made = [one.epochs for one in self.pace.tried if one.amount == hardest]
         if made and not given and (room := self._room(hardest, every, -(-3 * made[0] // 2), deadline)):
             self._pruned(hardest, room, whole, f", {room} epochs")
-        best = min(self.pruned.get(hardest, []), key=pareto.drop, default=None)
-        if best is not None and self.run.config["compress"]["four_bits"]:
-            self._four_bits(rows, best, f"channels {hardest:g}, ", deadline)
+        return hardest
 
     def _room(self, amount: float, most: int, least: int, deadline: float) -> int:
         """Epochs for a point that there is time for; what was decided before an interruption stands."""
@@ -198,10 +199,9 @@ class Search:
 
     def _pruning(self, amount: float, epochs: int, whole: list[str]) -> list[str]:
         ways = ["compressor=channels", "compressor.target=macs", "compressor.importance=taylor"]
-        ways += ["compressor.global_ranking=true", "compressor.round_to=auto"]
-        ways += [f"compressor.amount={amount}", "distill=true"]
-        ways += [f"compressor.exclude={_list(whole)}"] if whole else []
-        return [*ways, f"trainer.max_epochs={epochs}"]
+        ways += ["compressor.global_ranking=true", "compressor.round_to=auto", f"compressor.amount={amount}"]
+        kept = [f"compressor.exclude={_list(whole)}"] if whole else []
+        return [*ways, "distill=true", *kept, f"trainer.max_epochs={epochs}"]
 
     def _child(self, verb: str, parent: Run, words: list[str], what: str) -> Run | None:
         """One point; None, with the reason in the record, when it fails."""

@@ -7,11 +7,12 @@ another machine, say, that rounds otherwise) mean that it begins anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,35 @@ FOLDER = "rounds"
 
 @dataclass
 class Round:
-    """One fine-tuning: `begun` when the run's checkpoints are of it, `seconds` of training that lie behind it."""
+    """One fine-tuning: what it begins with, `start`, and what an earlier process left `known` of it."""
 
     run: Run
     number: int
     start: str
-    begun: bool = False
-    seconds: float = 0.0
+    known: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def recalled(cls, run: Run, number: int, start: str) -> Round:
+        """As it was left; says so, and knows nothing, when that began with other weights."""
+        found = cls(run, number, start)
+        path = found._path("json")
+        with contextlib.suppress(RunError):
+            content = files.read_json(path) if path.exists() else {}
+            found.known = content if isinstance(content, dict) else {}
+        if found.known and not found.begun:
+            log.warning("fine-tuning begins anew: it was begun with other weights than this machine makes")
+            found.known = {}
+        return found
+
+    @property
+    def begun(self) -> bool:
+        """Whether the run's checkpoints, if there are any, are of this round or a later one."""
+        return self.known.get("start") == self.start
+
+    @property
+    def seconds(self) -> float:
+        """Of training, when it has ended."""
+        return float(self.known.get("seconds") or 0.0)
 
     def begin(self) -> None:
         """From here on the run's checkpoints and logged epochs are of this round; what came after it is void."""
@@ -56,36 +79,20 @@ class Round:
 
     def load(self, net: nn.Module) -> bool:
         """Give `net` the weights that the round ended with; False when it has not ended, or begins anew."""
-        known = self._known()
-        if not self.begun or known.get("end") is None:
+        if self.known.get("end") is None:
             return False
         path = self._path("safetensors")
         content = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(content).hexdigest() != known["end"]:
+        if hashlib.sha256(content).hexdigest() != self.known["end"]:
             log.warning("`%s` is damaged; fine-tuning again", files.shown(path))
-            self.begun = False  # checkpoints may be of a later round
+            self.known = {}  # checkpoints may be of a later round
             return False
         tensors.load(net, load(content))
-        self.seconds = float(known.get("seconds") or 0.0)
         return True
-
-    def recall(self) -> None:
-        """Find out whether the round was begun before; says so when it began with other weights."""
-        known = self._known()
-        self.begun = known.get("start") == self.start
-        if known and not self.begun:
-            log.warning("fine-tuning begins anew: it was begun with other weights than this machine makes")
 
     def _mark(self, **ended: Any) -> None:
         self._path("json").parent.mkdir(exist_ok=True)
         files.write_json(self._path("json"), {"start": self.start, **ended})
-
-    def _known(self) -> dict[str, Any]:
-        try:
-            content = files.read_json(self._path("json")) if self._path("json").exists() else {}
-        except RunError:
-            return {}
-        return content if isinstance(content, dict) else {}
 
     def _path(self, suffix: str) -> Path:
         return self.run.path / FOLDER / f"{self.number}.{suffix}"
@@ -99,10 +106,8 @@ class Rounds:
 
     def next(self, net: nn.Module) -> Round:
         """The round that begins with `net`."""
-        found = Round(self.run, self.count, digest(net.state_dict()))
-        found.recall()
         self.count += 1
-        return found
+        return Round.recalled(self.run, self.count - 1, digest(net.state_dict()))
 
     def forget(self) -> None:
         """The run holds what came of them."""
