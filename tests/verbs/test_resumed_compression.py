@@ -90,7 +90,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(lab: Any, way: str)
     known, codes = set(folder.iterdir()), []
     for attempt in range(9):
         begun = [path for path in folder.iterdir() if path not in known and (path / "run.json").exists()]
-        rest = ["--resume", begun[0].name] if begun else [str(trained.path), *words, *LITTLE]
+        rest = ["--resume", str(begun[0])] if begun else [str(trained.path), *words, *LITTLE]
         started = lab.start(verb, *rest)
         started.wait_for("data: ")
         if attempt < 8:
@@ -117,7 +117,7 @@ def test_other_weights_than_before_begin_the_fine_tuning_anew(lab: Any) -> None:
     (whole.path / FOLDER).mkdir()
     (whole.path / FOLDER / "0.json").write_text('{"start": "of another machine"}')
     before = shipped(whole)
-    resumed = lab("prune", "--resume", whole.path.name)
+    resumed = lab("prune", "--resume", str(whole.path))
     assert resumed.code == 0, resumed.err
     assert "fine-tuning begins anew: it was begun with other weights than this machine makes" in resumed.err
     assert shipped(whole) == before
